@@ -1,0 +1,224 @@
+"""Worlds on disk: a folder of safetensors and JSON, checked before it is believed.
+
+    config.json          model and game configuration, provenance, measured scores
+    weights.safetensors  every array of the world, bfloat16 (statistics float32)
+    starts.safetensors   real starting contexts, as latents, with the actions between them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.flax import load_file, save_file
+
+from neural_env.version import __version__
+from neural_env.world.model import GameConfig, ModelConfig, WorldModel
+from neural_env.world.parameters import all_arrays, parameters, replaced
+
+FORMAT = "neural_env.world/1"
+BUNDLED = Path(__file__).parent / "checkpoints"
+_CONFIG, _WEIGHTS, _STARTS = "config.json", "weights.safetensors", "starts.safetensors"
+T = TypeVar("T")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint can't be used; the message says which file and why."""
+
+    def __init__(self, path: Path, why: str):
+        super().__init__(f"{path}: {why}")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Real starting contexts that a dream can begin from."""
+
+    latents: np.ndarray  # [k, n, h, w, c] float32: the first n frames of k episodes
+    actions: np.ndarray  # [k, n - 1] int32: the actions between them
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A world with all that is known about it."""
+
+    world: WorldModel
+    model: ModelConfig
+    game: GameConfig
+    starts: Starts
+    provenance: dict[str, Any]  # data manifest hash, seeds, steps, code version, commands
+    scores: dict[str, Any]  # measured on test seeds, with the command that measured them
+
+
+def bundled_names() -> list[str]:
+    """Names of the worlds that ship with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{_CONFIG}"))
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The folder of a bundled world's name, or of a path.
+
+    Raises:
+        CheckpointError: neither a bundled world nor a folder with a config.json.
+    """
+    for folder in (BUNDLED / str(name_or_path), Path(name_or_path)):
+        if (folder / _CONFIG).is_file():
+            return folder
+    why = "there is no folder of that name" if not Path(name_or_path).exists() else f"it holds no {_CONFIG}"
+    raise CheckpointError(
+        Path(name_or_path), f"{why}; give a folder made by `neural-env bundle` or a bundled world: {bundled_names()}"
+    )
+
+
+def load(name_or_path: str | Path) -> Checkpoint:
+    """Loads a world by bundled name ("take_cover") or by folder.
+
+    Raises:
+        CheckpointError: missing, damaged or foreign files.
+    """
+    folder = resolve(name_or_path)
+    config = read_config(folder)
+    model, game = _parsed(ModelConfig, config, "model", folder), _parsed(GameConfig, config, "game", folder)
+    world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
+    world = _restored(world, _arrays(folder / _WEIGHTS), folder / _WEIGHTS)
+    starts = _starts(folder / _STARTS, model, world.latent_shape)
+    return Checkpoint(world, model, game, starts, config["provenance"], config["scores"])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The checked config.json of a world, without its weights.
+
+    Raises:
+        CheckpointError: not JSON, or not of this format.
+    """
+    path = folder / _CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(path, f"it is not JSON ({error}): restore the file") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(path, f"its format is {found!r}, this version reads {FORMAT!r}")
+    if missing := sorted({"model", "game", "provenance", "scores"} - config.keys()):
+        raise CheckpointError(path, f"it lacks {missing}: restore the file")
+    return config
+
+
+def read_game(name_or_path: str | Path) -> GameConfig:
+    """The game that a world dreams, without loading weights or starting JAX."""
+    folder = resolve(name_or_path)
+    return _parsed(GameConfig, read_config(folder), "game", folder)
+
+
+def save(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes a world; config.json comes last, so that a folder cut short is no checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    learned = parameters(checkpoint.world)
+    weights = {
+        name: array.astype(jnp.bfloat16) if name in learned else array
+        for name, array in all_arrays(checkpoint.world).items()
+    }
+    _replace_with(folder / _WEIGHTS, lambda path: save_file(weights, path))
+    starts = {
+        "latents": jnp.asarray(checkpoint.starts.latents, jnp.float16),
+        "actions": jnp.asarray(checkpoint.starts.actions, jnp.int32),
+    }
+    _replace_with(folder / _STARTS, lambda path: save_file(starts, path))
+    config = {
+        "format": FORMAT,
+        "model": asdict(checkpoint.model),
+        "game": asdict(checkpoint.game),
+        "provenance": {"code_version": __version__, **checkpoint.provenance},
+        "scores": checkpoint.scores,
+    }
+    _replace_with(folder / _CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+def save_module(module: nnx.Module, path: Path) -> None:
+    """Writes one module's arrays, exactly, atomically: what a training stage hands to the next."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace_with(path, lambda temporary: save_file(all_arrays(module), temporary))
+
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def load_module(module: M, path: Path) -> M:
+    """The module with the arrays of `save_module`.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a module of another shape.
+    """
+    if not path.is_file():
+        raise CheckpointError(path, f"it is missing: run the {path.parent.name} stage first")
+    return _restored(module, _arrays(path), path)
+
+
+def _replace_with(path: Path, write: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    temporary.replace(path)
+
+
+def _arrays(path: Path) -> dict[str, jax.Array]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "it is missing: the checkpoint is incomplete, restore it") from error
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise CheckpointError(path, f"it is damaged ({error}): restore it") from error
+
+
+def _restored(module: M, arrays: Mapping[str, jax.Array], path: Path) -> M:
+    expected = all_arrays(module)
+    if missing := sorted(expected.keys() - arrays.keys()):
+        raise CheckpointError(path, f"it lacks {missing[0]!r} ({len(missing)} arrays missing): it is of another model")
+    try:
+        return replaced(module, {name: array.astype(jnp.float32) for name, array in arrays.items()})
+    except ValueError as error:
+        raise CheckpointError(path, f"it doesn't fit the configuration: {error}") from error
+
+
+def _starts(path: Path, model: ModelConfig, latent_shape: tuple[int, ...]) -> Starts:
+    arrays = _arrays(path)
+    latents, actions = arrays.get("latents"), arrays.get("actions")
+    n = model.unet.context
+    if latents is None or actions is None:
+        raise CheckpointError(path, f"it must hold 'latents' and 'actions', it holds {sorted(arrays)}")
+    if latents.shape[1:] != (n, *latent_shape) or actions.shape != (len(latents), n - 1):
+        raise CheckpointError(path, f"shapes {latents.shape}, {actions.shape} don't fit the configuration's context {n}")
+    return Starts(np.asarray(latents, np.float32), np.asarray(actions, np.int32))
+
+
+def _parsed(kind: type[T], config: dict[str, Any], key: str, folder: Path) -> T:
+    try:
+        return from_json(kind, config[key])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(folder / _CONFIG, f"its {key!r} is not a {kind.__name__}: {error}") from error
+
+
+def from_json(kind: type[T], values: dict[str, Any]) -> T:
+    """Builds a (nested, frozen) configuration dataclass from JSON values.
+
+    Raises:
+        TypeError: a field is unknown or missing.
+    """
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - known):
+        raise TypeError(f"unknown fields {unknown}")
+    return kind(**{name: _converted(hints[name], value) for name, value in values.items()})
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value)
+    return tuple(value) if isinstance(value, list) else value

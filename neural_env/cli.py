@@ -1,0 +1,70 @@
+"""`neural-env`: thin verbs over the package's functions."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from neural_env.checkpoint import CheckpointError
+from neural_env.data.collect import CollectConfig, collect
+from neural_env.data.shards import ShardError
+from neural_env.training.loop import NonFiniteLoss
+from neural_env.training.run import (
+    AutoencoderRun,
+    BundleRun,
+    DenoiserRun,
+    OutcomeRun,
+    bundle,
+    train_autoencoder,
+    train_denoiser,
+    train_outcome,
+)
+from neural_env.training.state import TrainingStateError
+
+Train = Annotated[
+    Annotated[AutoencoderRun, tyro.conf.subcommand("autoencoder")]
+    | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
+    | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, ValueError)
+
+
+def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
+    """Train a stage of a world model; interrupted and run again, it goes on."""
+    match run:
+        case AutoencoderRun():
+            train_autoencoder(run)
+        case DenoiserRun():
+            train_denoiser(run)
+        case OutcomeRun():
+            train_outcome(run)
+
+
+def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
+    """Play a scenario and record the episodes."""
+    collect(config)
+
+
+def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
+    """Assemble the stages of a run into a checkpoint."""
+    bundle(config)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
+    verbs = {"collect": collect_, "train": train, "bundle": bundle_}
+    try:
+        tyro.extras.subcommand_cli_from_dict(verbs, prog="neural-env", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    except _EXPECTED as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

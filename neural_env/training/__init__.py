@@ -1,0 +1,1 @@
+"""How worlds are made: one loop, and one file a stage."""

@@ -1,0 +1,147 @@
+"""The training data as the denoiser sees it: latents, encoded once, and windows that never cross an episode's border."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from neural_env.data.episode import Episode, Split
+from neural_env.data.shards import Dataset
+from neural_env.training.loop import Batch
+from neural_env.world.autoencoder import Autoencoder, to_pixels
+from neural_env.world.parameters import all_arrays
+
+_FIELDS = ("latents", "actions", "rewards", "variables", "ends", "starts")
+
+
+@dataclass(frozen=True)
+class LatentData:
+    """Every frame of a split as a latent, episode after episode, with what happened at each.
+
+    Row i of `actions` and `rewards` belongs to the transition from frame i to frame i + 1; the rows of an episode's
+    last frame hold zeros. `ends` is 1 where that transition terminated the episode. The frame after it repeats the one
+    before (the engine shows none), so it serves as an outcome, never as a picture to learn.
+    """
+
+    latents: np.ndarray  # [frames, h, w, c] float16
+    actions: np.ndarray  # [frames] int32
+    rewards: np.ndarray  # [frames] float32
+    variables: np.ndarray  # [frames, v] float32
+    ends: np.ndarray  # [frames] uint8
+    starts: np.ndarray  # [episodes + 1] int64: where each episode begins; the last is the number of frames
+
+    def windows(self, context: int) -> np.ndarray:
+        """Frames i for which frames i - context + 1 ... i + 1 lie in one episode."""
+        spans = zip(self.starts[:-1], self.starts[1:], strict=True)
+        return np.concatenate([np.arange(start + context - 1, stop - 1) for start, stop in spans])
+
+    def gather(self, last: np.ndarray, context: int) -> Batch:
+        """The windows whose present frame is `last`: context, actions, next latent and outcome."""
+        past = last[:, None] + np.arange(1 - context, 1)
+        return {
+            "context": self.latents[past].astype(np.float32),  # [b, n, h, w, c]
+            "actions": self.actions[past],  # [b, n]
+            "latent": self.latents[last + 1].astype(np.float32),  # [b, h, w, c]
+            "reward": self.rewards[last],
+            "ends": self.ends[last].astype(np.float32),
+            "variables": self.variables[last + 1],
+        }
+
+
+def encoded(dataset: Dataset, split: Split, autoencoder: Autoencoder, cache: Path) -> LatentData:
+    """The split's latents, from `cache` if this auto-encoder has encoded this dataset before."""
+    path = cache / f"{split}-{_fingerprint(dataset, autoencoder)}.safetensors"
+    if path.is_file():
+        try:
+            return LatentData(**load_file(path))
+        except (SafetensorError, TypeError):  # cut short: it is only a cache
+            path.unlink()
+    data = _collate(_encode(dataset, split, autoencoder))
+    cache.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file({name: getattr(data, name) for name in _FIELDS}, temporary)
+    temporary.replace(path)
+    return data
+
+
+def _fingerprint(dataset: Dataset, autoencoder: Autoencoder) -> str:
+    digest = hashlib.sha256(dataset.manifest_hash.encode())
+    for name, array in sorted(all_arrays(autoencoder).items()):
+        digest.update(name.encode())
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _encode(dataset: Dataset, split: Split, autoencoder: Autoencoder) -> Iterator[tuple[Episode, np.ndarray]]:
+    total = sum(shard.episodes for shard in dataset.manifest.of_split(split))
+    for episode in track(dataset.episodes(split), description=f"encode {split}", total=total):
+        yield episode, encode_frames(autoencoder, episode.frames).astype(np.float16)
+
+
+@jax.jit
+def _encode_chunk(autoencoder: Autoencoder, frames: jax.Array) -> jax.Array:
+    return autoencoder.encode(to_pixels(frames))
+
+
+def encode_frames(autoencoder: Autoencoder, frames: np.ndarray, size: int = 32) -> np.ndarray:
+    """Latents of any number of frames, in padded chunks of one shape, so that nothing is compiled twice."""
+    chunks = []
+    for start in range(0, len(frames), size):
+        chunk = frames[start : start + size]
+        padded = np.concatenate([chunk, np.repeat(chunk[-1:], size - len(chunk), axis=0)])
+        chunks.append(np.asarray(_encode_chunk(autoencoder, jnp.asarray(padded)))[: len(chunk)])
+    return np.concatenate(chunks)
+
+
+def _collate(pairs: Iterator[tuple[Episode, np.ndarray]]) -> LatentData:
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in _FIELDS[:-1]}
+    lengths = [0]
+    for episode, latents in pairs:
+        steps = len(episode.actions)
+        ends = np.zeros(steps + 1, np.uint8)
+        ends[steps - 1] = episode.terminated
+        columns["latents"].append(latents)
+        columns["actions"].append(np.append(episode.actions, 0).astype(np.int32))
+        columns["rewards"].append(np.append(episode.rewards, 0).astype(np.float32))
+        columns["variables"].append(episode.variables)
+        columns["ends"].append(ends)
+        lengths.append(steps + 1)
+    joined = {name: np.concatenate(column) for name, column in columns.items()}
+    return LatentData(**joined, starts=np.cumsum(lengths))
+
+
+class Windows:
+    """Random windows of a `LatentData`, a function of the step."""
+
+    def __init__(self, data: LatentData, context: int, seed: int, *, pictures_only: bool):
+        """`pictures_only` leaves out transitions that terminate: their next frame is no picture."""
+        self.data = data
+        self.context = context
+        self._seed = seed
+        index = data.windows(context)
+        self.index = index[data.ends[index] == 0] if pictures_only else index
+        if not len(self.index):
+            raise ValueError(f"no episode is longer than the context of {context} frames: collect longer episodes")
+
+    def batch(self, step: int, size: int) -> Batch:
+        """`size` windows drawn with replacement."""
+        rng = np.random.default_rng([self._seed, step])
+        return self.gather(self.index[rng.integers(len(self.index), size=size)])
+
+    def evenly(self, size: int, batches: int) -> list[Batch]:
+        """At most `batches` batches spread evenly over the data: for validation."""
+        chosen = np.linspace(0, len(self.index) - 1, size * batches).astype(int)
+        return [self.gather(self.index[part]) for part in chosen.reshape(batches, size)]
+
+    def gather(self, last: np.ndarray) -> Batch:
+        """The windows whose present frame is `last`."""
+        return self.data.gather(last, self.context)

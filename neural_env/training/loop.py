@@ -1,0 +1,230 @@
+"""One loop for every stage: batches in, a trained module out, whatever interrupts it in between.
+
+A batch is a function of the step, a key is folded from it, and so a run that was killed and started again computes the
+same next loss as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from neural_env.arrays import Key
+from neural_env.training.state import StateStore, TrainState, initial_state
+from neural_env.world.parameters import parameters, replaced
+
+M = TypeVar("M", bound=nnx.Module)
+Batch = dict[str, np.ndarray]
+Logs = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a stage is trained."""
+
+    steps: int = 10_000  # updates in all; the learning rate falls to zero over them
+    batch: int = 32  # items an update
+    learning_rate: float = 1e-3  # at its highest, after warm-up
+    warmup: int = 200  # steps of rising learning rate
+    weight_decay: float = 1e-4  # of AdamW
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights
+    seed: int = 0  # of initialisation, batches and noise
+    max_minutes: float | None = None  # stop after so long, leaving a usable model; run again to go on
+    checkpoint_minutes: float = 3.0  # save this often
+    validate_minutes: float = 5.0  # validate this often
+    log_every: int = 50  # steps between two lines of metrics.jsonl
+
+
+class Stage(Protocol[M]):
+    """What a stage of training is to the loop."""
+
+    name: str
+
+    def loss(self, module: M, batch: Batch, key: Key) -> tuple[jax.Array, Logs]:
+        """The loss to minimise and scalars to log; traced."""
+        ...
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The batch of that step, the same at every call."""
+        ...
+
+    def validate(self, module: M) -> dict[str, float]:
+        """Scores on validation data."""
+        ...
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training diverged; the message says where and where the last good state is."""
+
+
+def optimiser(config: LoopConfig) -> optax.GradientTransformation:
+    """AdamW with clipping, warm-up and cosine decay."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1))
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay)
+    )
+
+
+def train(stage: Stage[M], module: M, config: LoopConfig, folder: Path) -> tuple[M, TrainState]:
+    """Trains `module` on `stage`, going on from `folder` if there is a state in it.
+
+    Returns the module with averaged weights and the last state. Metrics go to `folder/metrics.jsonl` and TensorBoard.
+
+    Raises:
+        NonFiniteLoss: the loss became NaN or infinite.
+        TrainingStateError: the saved state is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    transform = optimiser(config)
+    update = _compiled_update(stage, transform, config)
+    store = StateStore(folder / "state")
+    try:
+        state = initial_state(parameters(module), transform)
+        state = store.restore(state) or state
+        with _Metrics(folder) as metrics, _progress(stage.name, config) as report:
+            state = _run(stage, module, config, state, update, store, metrics, report)
+    finally:
+        store.close()
+    return replaced(module, state.ema), state
+
+
+def finished(state: TrainState, config: LoopConfig) -> bool:
+    """Whether all steps were made (and not just the time allowed)."""
+    return int(state.step) >= config.steps
+
+
+def _compiled_update(stage: Stage[M], transform: optax.GradientTransformation, config: LoopConfig) -> Any:
+    @partial(jax.jit, donate_argnums=1)
+    def update(module: M, state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+        def loss(params: dict[str, jax.Array]) -> tuple[jax.Array, Logs]:
+            return stage.loss(replaced(module, params), batch, key)
+
+        (value, logs), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, optimizer = transform.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
+        return TrainState(state.step + 1, params, ema, optimizer), {"loss": value, **logs}
+
+    return update
+
+
+def _run(
+    stage: Stage[M], module: M, config: LoopConfig, state: TrainState, update: Any,
+    store: StateStore, metrics: _Metrics, report: Any,
+) -> TrainState:
+    clock = _Clock(config)
+    first = int(state.step)
+    for step in range(first, config.steps):
+        state, logs = update(module, state, stage.batch(step, config.batch))
+        if (step + 1) % config.log_every == 0 or step == first:
+            scalars = {name: float(value) for name, value in logs.items()}
+            _check_finite(scalars["loss"], step, store)
+            scalars["samples_per_second"] = config.batch * (step + 1 - first) / clock.elapsed
+            metrics.write(step + 1, "train", scalars)
+            report(step + 1, scalars)
+        if clock.due("checkpoint"):
+            _check_finite(float(logs["loss"]), step, store)
+            store.save(state)
+        if clock.due("validate"):
+            metrics.write(step + 1, "validation", stage.validate(replaced(module, state.ema)))
+        if clock.over:
+            break
+    store.save(state)
+    if int(state.step) > first:
+        metrics.write(int(state.step), "validation", stage.validate(replaced(module, state.ema)))
+    return state
+
+
+def _check_finite(loss: float, step: int, store: StateStore) -> None:
+    if not np.isfinite(loss):
+        raise NonFiniteLoss(
+            f"the loss is {loss} at step {step + 1}; the last good state is in {store.folder}: lower the learning "
+            "rate and run again"
+        )
+
+
+class _Clock:
+    """Says when something is due; time never enters the computation itself."""
+
+    def __init__(self, config: LoopConfig):
+        self._start = time.monotonic()
+        self._limit = float("inf") if config.max_minutes is None else 60 * config.max_minutes
+        self._period = {"checkpoint": 60 * config.checkpoint_minutes, "validate": 60 * config.validate_minutes}
+        self._last = dict.fromkeys(self._period, self._start)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    @property
+    def over(self) -> bool:
+        """Whether the time allowed is used up."""
+        return self.elapsed > self._limit
+
+    def due(self, what: str) -> bool:
+        """Whether the period of `what` has passed since it was last due."""
+        now = time.monotonic()
+        if now - self._last[what] < self._period[what]:
+            return False
+        self._last[what] = now
+        return True
+
+
+class _Metrics:
+    """metrics.jsonl and TensorBoard, side by side."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def __enter__(self) -> _Metrics:
+        self._file = (self._folder / "metrics.jsonl").open("a")
+        self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
+        """Appends one line; a killed run loses none before it."""
+        self._file.write(json.dumps({"step": step, "split": split, "time": round(time.time(), 1), **scalars}) + "\n")
+        self._file.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+
+@contextmanager
+def _progress(name: str, config: LoopConfig) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns) as bar:
+        task = bar.add_task(name, total=config.steps, note="compiling")
+
+        def report(step: int, scalars: dict[str, float]) -> None:
+            note = f"loss {scalars['loss']:.4f}  {scalars['samples_per_second']:.1f} samples/s"
+            bar.update(task, completed=step, note=note)
+
+        yield report
+
+
+def describe(config: LoopConfig) -> dict[str, Any]:
+    """The configuration as JSON-able provenance."""
+    return asdict(config)

@@ -1,0 +1,202 @@
+"""The stages of a run, each from the files of the one before: `OUT/<stage>/weights.safetensors` and `stage.json`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from flax import nnx
+from rich.console import Console
+
+from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
+from neural_env.data.shards import Dataset
+from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
+from neural_env.training.denoiser import DenoiserStage
+from neural_env.training.latents import LatentData, Windows, encoded
+from neural_env.training.loop import LoopConfig, Stage, finished, train
+from neural_env.training.outcome import OutcomeStage, measure_variables
+from neural_env.training.state import TrainState
+from neural_env.version import __version__
+from neural_env.world.model import PRESETS, GameConfig, ModelConfig, WorldModel
+
+M = TypeVar("M", bound=nnx.Module)
+STAGES = ("autoencoder", "denoiser", "outcome")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What is common to all stages of a run."""
+
+    data: Path  # dataset folder, made by `neural-env collect`
+    out: Path  # folder of the run; each stage has its own folder in it
+    preset: str = "small"  # sizes of the model
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRun(TrainConfig):
+    """Train the auto-encoder."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4_000, batch=16, learning_rate=1e-3))
+    max_frames: int = 60_000  # training frames held in memory, drawn evenly from the data
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserRun(TrainConfig):
+    """Train the denoiser, on the latents of the run's auto-encoder."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=10_000, batch=16, learning_rate=5e-4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeRun(TrainConfig):
+    """Train reward, termination and variables, on the latents of the run's auto-encoder."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4_000, batch=64, learning_rate=5e-4))
+
+
+def train_autoencoder(run: AutoencoderRun) -> None:
+    """The first stage: frames to latents and back."""
+    dataset = Dataset.open(run.data)
+    world = _world(run, dataset)
+    training = some_frames(dataset, "train", run.max_frames)
+    stage = AutoencoderStage(training, some_frames(dataset, "validation", 512), run.loop.seed)
+    module = world.autoencoder
+    if not (run.out / "autoencoder" / "state").exists():  # else the trained weights replace it anyway
+        module = fit_linear(module, training[:: max(1, len(training) // 1024)])
+    module, state = _run(stage, module, run)
+    module = measure_latents(module, training[:: max(1, len(training) // 4096)])
+    _hand_over(stage, module, run, state, dataset)
+
+
+def train_denoiser(run: DenoiserRun) -> None:
+    """The second stage: the next latent from the past and the action."""
+    dataset = Dataset.open(run.data)
+    world = _with_autoencoder(run, dataset)
+    n = world.context
+    training, validation = (_latents(run, dataset, world, split) for split in ("train", "validation"))
+    stage = DenoiserStage(
+        world,
+        Windows(training, n, run.loop.seed, pictures_only=True),
+        Windows(validation, n, run.loop.seed, pictures_only=True),
+    )
+    module, state = _run(stage, world.unet, run)
+    _hand_over(stage, module, run, state, dataset)
+
+
+def train_outcome(run: OutcomeRun) -> None:
+    """The third stage: reward, termination, variables."""
+    dataset = Dataset.open(run.data)
+    world = _with_autoencoder(run, dataset)
+    n = world.context
+    training, validation = (_latents(run, dataset, world, split) for split in ("train", "validation"))
+    stage = OutcomeStage(
+        Windows(training, n, run.loop.seed, pictures_only=False),
+        Windows(validation, n, run.loop.seed, pictures_only=False),
+    )
+    module, state = _run(stage, measure_variables(world.outcome, training), run)
+    _hand_over(stage, module, run, state, dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleRun:
+    """Assemble the stages of a run into a checkpoint that `neural_env.load` reads."""
+
+    data: Path  # dataset folder that the run was trained on
+    run: Path  # folder of the run
+    out: Path  # checkpoint folder to write
+    preset: str = "small"  # sizes of the model
+    starts: int = 32  # real starting contexts to include, from validation episodes
+    context_noise: float = 0.0  # level recommended for play, the environment's default
+
+
+def bundle(config: BundleRun) -> None:
+    """Writes the checkpoint; scores are added by `neural-env evaluate --write`."""
+    dataset = Dataset.open(config.data, verify=False)
+    game, model = game_of(dataset), _preset(config.preset)
+    world = WorldModel(model, game, rngs=nnx.Rngs(0))
+    for name, attribute in zip(STAGES, ("autoencoder", "unet", "outcome"), strict=True):
+        module = load_module(getattr(world, attribute), config.run / name / "weights.safetensors")
+        setattr(world, attribute, module)
+    latents = encoded(dataset, "validation", world.autoencoder, config.run / "latents")
+    provenance = {
+        "preset": config.preset,
+        "data": {"manifest_hash": dataset.manifest_hash, "policy": dataset.manifest.policy, "frames": _counts(dataset)},
+        "stages": {name: json.loads((config.run / name / "stage.json").read_text()) for name in STAGES},
+    }
+    starts = _starting_contexts(latents, world.context, config.starts)
+    save(Checkpoint(world, model, game, starts, provenance, {}), config.out)
+    Console().print(f"bundled {config.out}")
+
+
+def game_of(dataset: Dataset) -> GameConfig:
+    """The game that a dataset was collected from."""
+    return GameConfig(
+        dataset.scenario, dataset.action_names, dataset.variable_names, dataset.frame_skip, dataset.resolution
+    )
+
+
+def some_frames(dataset: Dataset, split: Any, limit: int) -> np.ndarray:
+    """At most `limit` frames of a split, spread evenly over it."""
+    every = max(1, -(-dataset.num_frames(split) // limit))
+    frames, offset = [], 0
+    for episode in dataset.episodes(split):
+        frames.append(episode.frames[-offset % every :: every])
+        offset += len(episode.frames)
+    return np.concatenate(frames)
+
+
+def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
+    return train(stage, module, run.loop, run.out / stage.name)
+
+
+def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset) -> None:
+    folder = run.out / stage.name
+    save_module(module, folder / "weights.safetensors")
+    record = {
+        "steps": int(state.step),
+        "of_steps": run.loop.steps,
+        "samples": int(state.step) * run.loop.batch,
+        "seed": run.loop.seed,
+        "loop": asdict(run.loop),
+        "data": dataset.manifest_hash,
+        "code_version": __version__,
+        "finished": time.strftime("%Y-%m-%d"),
+    }
+    (folder / "stage.json").write_text(json.dumps(record, indent=2) + "\n")
+    done = "finished" if finished(state, run.loop) else "stopped early; run again to go on"
+    Console().print(f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}")
+
+
+def _world(run: TrainConfig, dataset: Dataset) -> WorldModel:
+    return WorldModel(_preset(run.preset), game_of(dataset), rngs=nnx.Rngs(run.loop.seed))
+
+
+def _with_autoencoder(run: TrainConfig, dataset: Dataset) -> WorldModel:
+    world = _world(run, dataset)
+    world.autoencoder = load_module(world.autoencoder, run.out / "autoencoder" / "weights.safetensors")
+    return world
+
+
+def _latents(run: TrainConfig, dataset: Dataset, world: WorldModel, split: Any) -> LatentData:
+    return encoded(dataset, split, world.autoencoder, run.out / "latents")
+
+
+def _preset(name: str) -> ModelConfig:
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; there are {sorted(PRESETS)}")
+    return PRESETS[name]
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    return {split: dataset.num_frames(split) for split in ("train", "validation", "test")}
+
+
+def _starting_contexts(data: LatentData, context: int, count: int) -> Starts:
+    firsts = data.starts[:-1][np.diff(data.starts) > context][:count]
+    rows = firsts[:, None] + np.arange(context)
+    return Starts(data.latents[rows].astype(np.float32), data.actions[rows[:, :-1]])

@@ -1,0 +1,60 @@
+"""What the denoiser is told besides pictures: the actions, the diffusion noise level and the context's noise levels."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int32
+
+from neural_env.arrays import Key, Latent
+from neural_env.world.layers import fourier_features
+
+CONTEXT_NOISE_MAX = 0.7  # GameNGen section 3.2.1: level alpha ~ U(0, 0.7)
+CONTEXT_NOISE_BUCKETS = 10  # GameNGen section 3.2.1: one learned embedding a bucket
+
+
+def bucket(levels: Float[Array, "*b"]) -> Int32[Array, "*b"]:
+    """The noise bucket, 0 to 9, of a level in [0, 0.7]."""
+    index = jnp.floor(levels / CONTEXT_NOISE_MAX * CONTEXT_NOISE_BUCKETS).astype(jnp.int32)
+    return jnp.clip(index, 0, CONTEXT_NOISE_BUCKETS - 1)
+
+
+def corrupt(key: Key, context: Latent, levels: Float[Array, "b n"]) -> Latent:
+    """Adds Gaussian noise of deviation `levels` to the context [b, n, h, w, c], each frame at its own level.
+
+    The cure for drift: a model that was taught to see past noise in its context sees past its own errors
+    (GameNGen section 3.2.1).
+    """
+    return context + levels[..., None, None, None] * jax.random.normal(key, context.shape)
+
+
+def sample_levels(key: Key, batch: int, frames: int) -> Float[Array, "b n"]:
+    """Training levels in [0, 0.7], independent per frame.
+
+    The square of a uniform number: a small model that plays at low noise can't afford the paper's even spread.
+    """
+    return CONTEXT_NOISE_MAX * jnp.square(jax.random.uniform(key, (batch, frames)))
+
+
+class Conditioner(nnx.Module):
+    """One vector from the actions [b, n], ln(sigma)/4 [b] and the context's noise levels [b, n]."""
+
+    def __init__(self, num_actions: int, context: int, features: int, *, rngs: nnx.Rngs):
+        self.features = features
+        # One table for each place in the context: an action's age matters as much as its kind.
+        self.actions = nnx.List([nnx.Embed(num_actions, features, rngs=rngs) for _ in range(context)])
+        self.levels = nnx.List([nnx.Embed(CONTEXT_NOISE_BUCKETS, features, rngs=rngs) for _ in range(context)])
+        self.noise = nnx.Linear(64, features, rngs=rngs)
+        self.hidden = nnx.Linear(features, features, rngs=rngs)
+        self.out = nnx.Linear(features, features, rngs=rngs)
+
+    def __call__(
+        self, actions: Int32[Array, "b n"], c_noise: Float[Array, "b"], levels: Float[Array, "b n"]
+    ) -> Float[Array, "b e"]:
+        """Returns the embedding [b, features] that modulates every block of the U-Net."""
+        x = self.noise(fourier_features(c_noise, 64))
+        buckets = bucket(levels)
+        for i, (action, level) in enumerate(zip(self.actions, self.levels, strict=True)):
+            x = x + action(actions[:, i]) + level(buckets[:, i])
+        return nnx.silu(self.out(nnx.silu(self.hidden(x))))

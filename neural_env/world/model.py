@@ -1,0 +1,113 @@
+"""The world model: encode, imagine, decode and foretell, composed of the auto-encoder, the denoiser and the outcome model.
+
+        frames --encode--> context --imagine(actions, key)--> next latent --decode--> frame
+                                   \\-------foretell(actions, next latent)--> reward, termination, variables
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int32
+
+from neural_env.arrays import Frames, Key, Latent
+from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
+from neural_env.world.conditioning import corrupt
+from neural_env.world.diffusion import Denoiser, NoiseConfig, precondition
+from neural_env.world.outcome import Outcome, OutcomeConfig, OutcomeModel
+from neural_env.world.sampler import sample
+from neural_env.world.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a world, independent of the game that it dreams."""
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+
+
+PRESETS = {
+    "tiny": ModelConfig(  # for tests: seconds to train, no measured quality
+        AutoencoderConfig(channels=4, encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_blocks=1),
+        UNetConfig(widths=(8, 16), blocks=1, embedding=16),
+        OutcomeConfig(width=4, hidden=16),
+    ),
+    "small": ModelConfig(),  # 160x120 on two CPU cores; measured scores in docs/worlds/
+}
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """What the world knows of its game: enough to build its spaces and to refuse another game's data."""
+
+    scenario: str
+    action_names: tuple[str, ...]
+    variable_names: tuple[str, ...]
+    frame_skip: int  # tics a step
+    resolution: tuple[int, int]  # height, width in pixels
+
+
+class WorldModel(nnx.Module):
+    """A diffusion world model of one game. A pytree: pass it through `jit`, `vmap`, `scan` and `grad` as it is."""
+
+    def __init__(self, model: ModelConfig, game: GameConfig, *, rngs: nnx.Rngs):
+        grid = model.autoencoder.grid(game.resolution)
+        channels, context, actions = model.autoencoder.channels, model.unet.context, len(game.action_names)
+        self.noise = model.noise
+        self.context = context
+        self.latent_shape = (*grid, channels)
+        self.autoencoder = Autoencoder(model.autoencoder, game.resolution, rngs=rngs)
+        self.unet = UNet(model.unet, grid, channels, actions, rngs=rngs)
+        self.outcome = OutcomeModel(
+            model.outcome, grid, channels, context, actions, len(game.variable_names), rngs=rngs
+        )
+
+    def encode(self, frames: Frames) -> Latent:
+        """[0, 255] uint8 frames [b, H, W, 3] -> standardised latents [b, h, w, c]."""
+        return self.autoencoder.encode(to_pixels(frames))
+
+    def decode(self, latent: Latent) -> Frames:
+        """Latents [b, h, w, c] -> [0, 255] uint8 frames [b, H, W, 3]."""
+        return to_frames(self.autoencoder.decode(latent))
+
+    def denoiser(
+        self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], levels: Float[Array, "b n"]
+    ) -> Denoiser:
+        """D(x; sigma) for this past: `context` already corrupted at noise `levels`, oldest first."""
+        return precondition(lambda x, c_noise: self.unet(x, c_noise, context, actions, levels))
+
+    def imagine(
+        self,
+        key: Key,
+        context: Float[Array, "b n h w c"],
+        actions: Int32[Array, "b n"],
+        *,
+        num_steps: int,
+        context_noise: float | Float[Array, ""] = 0.0,
+    ) -> Latent:
+        """Draws the next latent [b, h, w, c].
+
+        Args:
+            key: randomness of the context noise and of the sample.
+            context: past latents, oldest first, clean.
+            actions: `actions[:, i]` leads from `context[:, i]` to the frame after it; the last is the one being taken.
+            num_steps: evaluations of the network (static).
+            context_noise: level in [0, 0.7] at which the context is corrupted, the same for all frames.
+        """
+        key_context, key_sample = jax.random.split(key)
+        levels = jnp.broadcast_to(jnp.asarray(context_noise, jnp.float32), context.shape[:2])
+        denoise = self.denoiser(corrupt(key_context, context, levels), actions, levels)
+        return sample(denoise, key_sample, (len(context), *self.latent_shape), num_steps, self.noise)
+
+    def foretell(
+        self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent
+    ) -> Outcome:
+        """Reward, termination and variables of the transition to `latent`; arguments as for `imagine`."""
+        outcome: Outcome = self.outcome(context, actions, latent)
+        return outcome
