@@ -20,8 +20,9 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
+from neural_env.game import GameConfig
 from neural_env.version import __version__
-from neural_env.world.model import GameConfig, ModelConfig, WorldModel
+from neural_env.world.model import ModelConfig, WorldModel
 from neural_env.world.parameters import all_arrays, parameters, replaced
 
 FORMAT = "neural_env.world/1"

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
 from neural_env.data.shards import Dataset
+from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.latents import LatentData, Windows, encoded
@@ -21,7 +22,7 @@ from neural_env.training.loop import LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measure_variables
 from neural_env.training.state import TrainState
 from neural_env.version import __version__
-from neural_env.world.model import PRESETS, GameConfig, ModelConfig, WorldModel
+from neural_env.world.model import PRESETS, ModelConfig, WorldModel
 
 M = TypeVar("M", bound=nnx.Module)
 STAGES = ("autoencoder", "denoiser", "outcome")

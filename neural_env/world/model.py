@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32
 
 from neural_env.arrays import Frames, Key, Latent
+from neural_env.game import GameConfig
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
 from neural_env.world.conditioning import corrupt
 from neural_env.world.diffusion import Denoiser, NoiseConfig, precondition
@@ -40,17 +41,6 @@ PRESETS = {
     ),
     "small": ModelConfig(),  # 160x120 on two CPU cores; measured scores in docs/worlds/
 }
-
-
-@dataclass(frozen=True)
-class GameConfig:
-    """What the world knows of its game: enough to build its spaces and to refuse another game's data."""
-
-    scenario: str
-    action_names: tuple[str, ...]
-    variable_names: tuple[str, ...]
-    frame_skip: int  # tics a step
-    resolution: tuple[int, int]  # height, width in pixels
 
 
 class WorldModel(nnx.Module):
@@ -111,3 +101,8 @@ class WorldModel(nnx.Module):
         """Reward, termination and variables of the transition to `latent`; arguments as for `imagine`."""
         outcome: Outcome = self.outcome(context, actions, latent)
         return outcome
+
+    def read_variables(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b m"]) -> Float[Array, "b v"]:
+        """The variables at the present frame `context[:, -1]`, to which `actions[:, -1]` led."""
+        variables: Float[Array, "b v"] = self.outcome.variables(context[:, -2], actions[:, -1], context[:, -1])
+        return variables

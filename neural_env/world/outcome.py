@@ -22,8 +22,8 @@ from neural_env.world.layers import conv
 class OutcomeConfig:
     """Sizes of the outcome model."""
 
-    width: int = 48  # features of the first convolution; the second has twice as many
-    hidden: int = 160  # features of the dense layer
+    width: int = 32  # features of the first convolution; the second has twice as many
+    hidden: int = 128  # features of the dense layer
 
 
 class Outcome(NamedTuple):

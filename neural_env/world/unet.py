@@ -18,9 +18,9 @@ class UNetConfig:
     """Sizes of the denoiser."""
 
     context: int = 4  # past frames seen, and actions: those between them and the one that leads to the next frame
-    widths: tuple[int, ...] = (96, 160, 224)  # features at full, half, quarter latent resolution
+    widths: tuple[int, ...] = (96, 144, 192)  # features at full, half, quarter latent resolution
     blocks: int = 2  # residual blocks a level, on the way down and again on the way up
-    embedding: int = 256  # features of the conditioning vector
+    embedding: int = 192  # features of the conditioning vector
 
 
 class UNet(nnx.Module):

@@ -1,0 +1,215 @@
+"""An episode, and the segments it is stored in.
+
+::
+
+    frame 0 --action 0--> frame 1 --action 1--> ... frame t
+            reward 0              reward 1
+
+A segment is one stored record: at most 64 transitions of one episode, in order. Its last frame is the first one of the
+next segment too, so that each segment is complete in itself. It is stored as safetensors, whose metadata hold the
+header as JSON.
+
+Several agents in one episode will be a leading axis on frames, actions, rewards and variables (and a list of flags in
+the header), under a higher `SCHEMA_VERSION`; time stays the first axis of what one agent saw.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, TypeAlias
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+SCHEMA_VERSION = 1
+"""Of the stored records and their manifest; raised by every change that old readers would misread."""
+
+SEGMENT_TRANSITIONS = 64
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def split_of(seed: int) -> Split:
+    """Where an episode belongs, by its seed alone: no seed is in two splits, in any dataset ever made."""
+    return {0: "test", 1: "validation"}.get(seed % 10, "train")  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One play of the game, from reset to its end; checked when made.
+
+    `actions[i]` leads from `frames[i]` to `frames[i + 1]` and earns `rewards[i]`. Raises `ValueError`.
+    """
+
+    frames: np.ndarray  # uint8 [t + 1, H, W, 3], [0, 255]
+    actions: np.ndarray  # int32 [t], indices into the scenario's action names
+    rewards: np.ndarray  # float32 [t]
+    variables: np.ndarray  # float32 [t + 1, v]
+    terminated: bool  # the game ended
+    truncated: bool  # it was cut off; never both
+    seed: int  # of the environment's reset
+    policy: str  # who played
+
+    def __post_init__(self) -> None:
+        check_transitions(self.frames, self.actions, self.rewards, self.variables)
+        if self.terminated and self.truncated:
+            raise ValueError(f"episode {self.seed} is both terminated and truncated; keep terminated")
+        if self.seed < 0:
+            raise ValueError(f"a seed is at least 0, got {self.seed}")
+
+    def __len__(self) -> int:
+        """The number of transitions."""
+        return len(self.actions)
+
+    @property
+    def split(self) -> Split:
+        """The split its seed belongs to."""
+        return split_of(self.seed)
+
+
+@dataclass(frozen=True)
+class SegmentHeader:
+    """What a record says of itself."""
+
+    schema: int  # SCHEMA_VERSION of the writer
+    scenario: str
+    seed: int
+    policy: str
+    episode: int  # index in the dataset
+    segment: int  # index in the episode
+    start: int  # the episode's transition that this segment begins with
+    length: int  # transitions of the whole episode
+    terminated: bool  # of the segment's last transition
+    truncated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """At most 64 transitions `n` of an episode, with the `n + 1` frames around them."""
+
+    header: SegmentHeader
+    frames: np.ndarray  # uint8 [n + 1, H, W, 3]
+    actions: np.ndarray  # int32 [n]
+    rewards: np.ndarray  # float32 [n]
+    variables: np.ndarray  # float32 [n + 1, v]
+
+    def __post_init__(self) -> None:
+        check_transitions(self.frames, self.actions, self.rewards, self.variables)
+
+
+def check_transitions(frames: np.ndarray, actions: np.ndarray, rewards: np.ndarray, variables: np.ndarray) -> None:
+    """Raise `ValueError` unless types, ranks and lengths fit each other."""
+    _check_array("frames", frames, np.uint8, 4)
+    _check_array("actions", actions, np.int32, 1)
+    _check_array("rewards", rewards, np.float32, 1)
+    _check_array("variables", variables, np.float32, 2)
+    t = len(actions)
+    if t < 1:
+        raise ValueError("an episode or segment has at least one transition, got 0 actions")
+    lengths = {"frames": t + 1, "rewards": t, "variables": t + 1}
+    for (name, expected), array in zip(lengths.items(), (frames, rewards, variables), strict=True):
+        if len(array) != expected:
+            raise ValueError(f"{t} actions need {expected} {name}, got {len(array)}")
+    if frames.shape[-1] != 3:
+        raise ValueError(f"frames are RGB, [t + 1, H, W, 3], got shape {frames.shape}")
+
+
+def _check_array(name: str, array: np.ndarray, dtype: type[np.generic], rank: int) -> None:
+    if array.dtype != dtype or array.ndim != rank:
+        expected = f"{np.dtype(dtype).name} of rank {rank}"
+        raise ValueError(f"{name} must be {expected}, got {array.dtype} of shape {array.shape}; convert before storing")
+
+
+def cut(episode: Episode, *, scenario: str, index: int) -> list[Segment]:
+    """The episode's segments, in order; `index` is its place in the dataset."""
+    starts = range(0, len(episode), SEGMENT_TRANSITIONS)
+    return [_segment(episode, scenario, index, number, start) for number, start in enumerate(starts)]
+
+
+def _segment(episode: Episode, scenario: str, index: int, number: int, start: int) -> Segment:
+    stop = min(start + SEGMENT_TRANSITIONS, len(episode))
+    last = stop == len(episode)
+    header = SegmentHeader(
+        schema=SCHEMA_VERSION,
+        scenario=scenario,
+        seed=episode.seed,
+        policy=episode.policy,
+        episode=index,
+        segment=number,
+        start=start,
+        length=len(episode),
+        terminated=episode.terminated and last,
+        truncated=episode.truncated and last,
+    )
+    return Segment(
+        header,
+        frames=episode.frames[start : stop + 1],
+        actions=episode.actions[start:stop],
+        rewards=episode.rewards[start:stop],
+        variables=episode.variables[start : stop + 1],
+    )
+
+
+def join(segments: Sequence[Segment]) -> Episode:
+    """The episode that `cut` took apart; raises `ValueError` if a segment is missing, foreign or out of order."""
+    if not segments:
+        raise ValueError("an episode has at least one segment, got none")
+    _check_sequence(segments)
+    last = segments[-1]
+    return Episode(
+        frames=np.concatenate([*(s.frames[:-1] for s in segments), last.frames[-1:]]),
+        actions=np.concatenate([s.actions for s in segments]),
+        rewards=np.concatenate([s.rewards for s in segments]),
+        variables=np.concatenate([*(s.variables[:-1] for s in segments), last.variables[-1:]]),
+        terminated=last.header.terminated,
+        truncated=last.header.truncated,
+        seed=last.header.seed,
+        policy=last.header.policy,
+    )
+
+
+def _check_sequence(segments: Sequence[Segment]) -> None:
+    first, start = segments[0].header, 0
+    for number, segment in enumerate(segments):
+        header = segment.header
+        found = (header.episode, header.seed, header.segment, header.start)
+        expected = (first.episode, first.seed, number, start)
+        if found != expected:
+            raise ValueError(f"expected (episode, seed, segment, start) {expected}, found {found}")
+        start += len(segment.actions)
+    if start != first.length:
+        raise ValueError(f"episode {first.episode} has {first.length} transitions, its segments hold {start}")
+
+
+def to_bytes(segment: Segment) -> bytes:
+    """The record: safetensors, the header as JSON in the metadata; equal segments give equal bytes."""
+    arrays = {name: np.ascontiguousarray(getattr(segment, name)) for name in _ARRAYS}
+    metadata = {"header": json.dumps(asdict(segment.header), sort_keys=True)}
+    return safetensors.numpy.save(arrays, metadata=metadata)
+
+
+def from_bytes(record: bytes) -> Segment:
+    """The segment of a record; raises `ValueError` if the record is damaged or of another schema version."""
+    try:
+        header = _header(record)
+        arrays = safetensors.numpy.load(record)
+        return Segment(header, **{name: arrays[name] for name in _ARRAYS})
+    except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"the record is damaged ({type(error).__name__}: {error}); collect its shard again") from error
+
+
+_ARRAYS = tuple(field.name for field in fields(Segment) if field.name != "header")
+
+
+def _header(record: bytes) -> SegmentHeader:
+    """A safetensors file begins with the length of its JSON, 8 bytes little-endian; its loader drops the metadata."""
+    length = int.from_bytes(record[:8], "little")
+    metadata = json.loads(record[8 : 8 + length])["__metadata__"]
+    header = json.loads(metadata["header"])
+    if header["schema"] != SCHEMA_VERSION:
+        raise ValueError(f"the record has schema version {header['schema']}, this reader knows {SCHEMA_VERSION}")
+    return SegmentHeader(**header)

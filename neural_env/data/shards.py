@@ -1,0 +1,341 @@
+"""Datasets on disk: ArrayRecord shards and the manifest that vouches for them.
+
+A dataset is a folder with `manifest.json` and shards; a shard holds whole episodes of one split, one record a segment.
+A shard counts only once the manifest names it, with its size and sha256: it is written under a temporary name, synced,
+renamed, and then the manifest is replaced. Whatever dies in between leaves a dataset that can be read and gone on with.
+
+ArrayRecord alone isn't enough: it reads a file cut short as an empty one. Hence the checks here, and the first rule:
+nothing is read in silence, every disagreement with the manifest is a `ShardError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from neural_env.data.episode import SCHEMA_VERSION, SPLITS, Episode, Segment, Split, cut, from_bytes, join, to_bytes
+
+MANIFEST = "manifest.json"
+TEMPORARY = ".tmp"
+_WRITER_OPTIONS = "group_size:1,zstd:1"  # a record at a time, so that any segment can be read alone
+
+
+class ShardError(Exception):
+    """Something of a dataset can't be trusted: `path` is the file, `why` says what is wrong and what helps."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the manifest says of one shard."""
+
+    file: str  # name in the dataset's folder
+    sha256: str  # of the file
+    bytes: int
+    split: Split
+    episodes: int
+    frames: int  # of the episodes: transitions + episodes, not counting the frames that segments share
+    transitions: int
+    segments: int
+    seeds: tuple[int, ...]  # of the episodes, in order
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset is, and every shard it has so far."""
+
+    scenario: str
+    action_names: tuple[str, ...]
+    variable_names: tuple[str, ...]
+    resolution: tuple[int, int]  # height and width, pixels
+    frame_skip: int  # tics per step
+    policy: str  # who played
+    first_seed: int  # episode i has seed first_seed + i
+    episodes: int  # asked for; those of `shards` may be fewer while collection goes on
+    episodes_per_shard: int
+    max_episode_steps: int
+    code_version: str  # of the package that collected
+    shards: tuple[Shard, ...] = ()  # sorted by file name
+    schema: int = SCHEMA_VERSION
+
+    @property
+    def complete(self) -> bool:
+        """Whether every episode asked for is there."""
+        return sum(shard.episodes for shard in self.shards) == self.episodes
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON: the dataset's name, contents included."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def with_shard(self, shard: Shard) -> Manifest:
+        """The manifest after that shard was written."""
+        return replace(self, shards=tuple(sorted((*self.shards, shard), key=lambda s: s.file)))
+
+    def of_split(self, split: Split) -> list[Shard]:
+        """The shards of a split; raises `ValueError` for an unknown one."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        return [shard for shard in self.shards if shard.split == split]
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Replace the folder's manifest in one move."""
+    temporary = folder / (MANIFEST + TEMPORARY)
+    temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    publish(temporary, folder / MANIFEST)
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """The folder's manifest; raises `ShardError` if it is missing, damaged or of another schema version."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ShardError(path, "there is no dataset here: collect one, or correct the folder") from None
+    except ValueError as error:
+        raise ShardError(path, f"this is no JSON ({error}); collect the dataset again") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA_VERSION:
+        raise ShardError(path, f"the schema version is {found!r}, this package reads {SCHEMA_VERSION}: collect anew")
+    try:
+        return _manifest_of(content)
+    except (TypeError, KeyError) as error:
+        raise ShardError(path, f"fields are missing or unknown ({error}); collect the dataset again") from error
+
+
+def _manifest_of(content: dict[str, Any]) -> Manifest:
+    shards = tuple(Shard(**{**shard, "seeds": tuple(shard["seeds"])}) for shard in content["shards"])
+    lists = {name: tuple(content[name]) for name in ("action_names", "variable_names", "resolution")}
+    return Manifest(**{**content, **lists, "shards": shards})
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a finished file its name: all of it is on disk, or the name doesn't exist."""
+    _sync(temporary)
+    os.replace(temporary, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_shard(path: Path, episodes: Iterable[tuple[int, Episode]], *, scenario: str, split: Split) -> Shard:
+    """Write whole episodes, each with its index in the dataset, as one shard, atomically.
+
+    Raises `ValueError` for an episode whose seed belongs to another split.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")  # a killed run's worker may not be gone yet
+    counted = Shard(path.name, "", 0, split, 0, 0, 0, 0, ())
+    # ArrayRecord compresses under the GIL, so a thread would gain nothing; more workers do.
+    with closing(ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)) as writer:
+        for index, episode in episodes:
+            _check_split(episode, split)
+            segments = cut(episode, scenario=scenario, index=index)
+            for segment in segments:
+                writer.write(to_bytes(segment))
+            counted = _count(counted, episode, len(segments))
+    shard = replace(counted, sha256=_sha256(temporary), bytes=temporary.stat().st_size)
+    publish(temporary, path)
+    return shard
+
+
+def _check_split(episode: Episode, split: Split) -> None:
+    if episode.split != split:
+        raise ValueError(f"seed {episode.seed} belongs to split {episode.split!r}, not to a {split!r} shard")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_shard(path: Path, shard: Shard, *, scenario: str) -> Iterator[Episode]:
+    """The shard's episodes, in order; raises `ShardError` wherever the file and the manifest's entry disagree."""
+    counted = replace(shard, episodes=0, frames=0, transitions=0, segments=0, seeds=())
+    for segments in _by_episode(path, scenario):
+        try:
+            episode = join(segments)
+        except ValueError as error:
+            raise ShardError(path, f"an episode can't be joined: {error}") from error
+        counted = _count(counted, episode, len(segments))
+        if episode.split != shard.split:
+            raise ShardError(path, f"seed {episode.seed} belongs to {episode.split!r}, the shard says {shard.split!r}")
+        yield episode
+    _compare(path, claimed=shard, counted=counted)
+
+
+def _count(shard: Shard, episode: Episode, segments: int) -> Shard:
+    return replace(
+        shard,
+        episodes=shard.episodes + 1,
+        frames=shard.frames + len(episode.frames),
+        transitions=shard.transitions + len(episode),
+        segments=shard.segments + segments,
+        seeds=(*shard.seeds, episode.seed),
+    )
+
+
+def _compare(path: Path, *, claimed: Shard, counted: Shard) -> None:
+    for field in fields(Shard):
+        says, holds = getattr(claimed, field.name), getattr(counted, field.name)
+        if says != holds:
+            raise ShardError(path, f"the manifest says {field.name} {says}, the file holds {holds}; collect it again")
+
+
+def _by_episode(path: Path, scenario: str) -> Iterator[list[Segment]]:
+    for _, segments in groupby(_segments(path, scenario), key=lambda segment: segment.header.episode):
+        yield list(segments)
+
+
+def _segments(path: Path, scenario: str) -> Iterator[Segment]:
+    for record in _records(path):
+        try:
+            segment = from_bytes(record)
+        except ValueError as error:
+            raise ShardError(path, str(error)) from error
+        if segment.header.scenario != scenario:
+            raise ShardError(path, f"it holds {segment.header.scenario!r}, the dataset is of {scenario!r}")
+        yield segment
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """One at a time: a shard of long episodes is larger than one would like to hold."""
+    if not path.is_file():
+        raise ShardError(path, "the shard is missing: restore it, or collect the dataset again")
+    try:
+        # Without read-ahead: that would start a pool of threads for each shard.
+        reader = ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+        try:
+            for index in range(reader.num_records()):
+                yield reader.read([index])[0]
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
+        raise ShardError(path, f"the shard can't be read ({error}); collect it again") from error
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder of shards that agree with their manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path | str, *, verify: bool = True, partial: bool = False) -> Dataset:
+        """The dataset in `folder`.
+
+        Arguments:
+            folder: where `manifest.json` is.
+            verify: compare size and sha256 of every shard with the manifest, once, now.
+            partial: accept a collection that isn't finished.
+
+        Raises `ShardError` for whatever is missing, cut short, altered, foreign or unfinished.
+        """
+        folder = Path(folder)
+        manifest = load_manifest(folder)
+        _check_manifest(folder / MANIFEST, manifest, partial)
+        if verify:
+            for shard in manifest.shards:
+                _check_file(folder / shard.file, shard)
+        return cls(folder, manifest)
+
+    @property
+    def manifest_hash(self) -> str:
+        """sha256 of the manifest's canonical content, 64 hexadecimal digits: names the data a model was trained on."""
+        return self.manifest.hash
+
+    @property
+    def scenario(self) -> str:
+        """The scenario's name."""
+        return self.manifest.scenario
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What the stored actions index."""
+        return self.manifest.action_names
+
+    @property
+    def variable_names(self) -> tuple[str, ...]:
+        """The columns of the stored variables."""
+        return self.manifest.variable_names
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of the frames, pixels."""
+        return self.manifest.resolution
+
+    @property
+    def frame_skip(self) -> int:
+        """Tics per step."""
+        return self.manifest.frame_skip
+
+    def num_frames(self, split: Split) -> int:
+        """How many frames the split's episodes have together."""
+        return sum(shard.frames for shard in self.manifest.of_split(split))
+
+    def episodes(self, split: Split) -> Iterator[Episode]:
+        """The split's episodes, one at a time, in shard order; raises `ShardError`."""
+        for shard in self.manifest.of_split(split):
+            yield from self._checked(shard)
+
+    def _checked(self, shard: Shard) -> Iterator[Episode]:
+        path = self.folder / shard.file
+        shape = (*self.resolution, 3)
+        for episode in read_shard(path, shard, scenario=self.scenario):
+            if episode.frames.shape[1:] != shape:
+                raise ShardError(path, f"a frame has shape {episode.frames.shape[1:]}, the manifest says {shape}")
+            if episode.variables.shape[1] != len(self.variable_names):
+                found, expected = episode.variables.shape[1], len(self.variable_names)
+                raise ShardError(path, f"a frame has {found} variables, the manifest names {expected}")
+            if not 0 <= episode.actions.min() <= episode.actions.max() < len(self.action_names):
+                raise ShardError(path, f"seed {episode.seed} has an action outside {self.action_names}")
+            yield episode
+
+
+def _check_manifest(path: Path, manifest: Manifest, partial: bool) -> None:
+    for shard in manifest.shards:
+        if (len(shard.seeds), shard.frames) != (shard.episodes, shard.transitions + shard.episodes):
+            raise ShardError(path, f"the counts of {shard.file} contradict each other; collect the dataset again")
+    _check_unique(path, [shard.file for shard in manifest.shards])
+    _check_unique(path, [seed for shard in manifest.shards for seed in shard.seeds])
+    if not (manifest.complete or partial):
+        there = sum(shard.episodes for shard in manifest.shards)
+        cure = "collect again with the same settings to finish it"
+        raise ShardError(path, f"{there} of {manifest.episodes} episodes are there; {cure}")
+
+
+def _check_unique(path: Path, names: Sequence[object]) -> None:
+    if len(set(names)) != len(names):
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        raise ShardError(path, f"named more than once: {', '.join(twice)}; collect the dataset again")
+
+
+def _check_file(path: Path, shard: Shard) -> None:
+    if not path.is_file():
+        raise ShardError(path, "the shard is missing: restore it, or collect the dataset again")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        what = "truncated" if size < shard.bytes else "altered"
+        raise ShardError(path, f"the shard is {what}: {size} bytes, the manifest says {shard.bytes}; restore it")
+    if _sha256(path) != shard.sha256:
+        raise ShardError(path, "the shard is altered: its sha256 isn't the manifest's; restore it")

@@ -1,0 +1,280 @@
+"""The real game: the only wrapper of `vizdoom.DoomGame`.
+
+ViZDoom runs the engine as a child process that talks through shared memory. What is notable here:
+
+* importing this module doesn't import vizdoom, and the engine starts at the first episode;
+* the engine writes its files into a temporary directory of its own, not into the caller's;
+* an engine whose Python process was killed would wait for orders for ever; the launcher script ends it;
+* equal seeds give equal frames, bit for bit, whatever the engine has played before;
+* ViZDoom has no frame after the last tic of an episode: the terminal frame is the last one that was rendered.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neural_env.arrays import Frame
+
+if TYPE_CHECKING:
+    import vizdoom
+
+TICS_PER_SECOND = 35
+"""The engine's clock; a step of the environment lasts `frame_skip` tics."""
+
+NO_OP = "noop"
+_SWAY_UNITS = 17  # the weapon never sways by more than 16
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A game of ViZDoom's own collection whose actions are single buttons.
+
+    `buttons` and `variables` repeat the scenario file (a test compares them), so that spaces need no engine.
+    """
+
+    name: str  # the scenario file's name, without `.cfg`
+    buttons: tuple[str, ...]  # in the file's order
+    variables: tuple[str, ...]  # game variables the agent may read, in the file's order
+    timeout_tics: int | None  # the scenario's own time limit
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """`noop`, then one action for each button, in lower case."""
+        return (NO_OP, *(button.lower() for button in self.buttons))
+
+    @property
+    def variable_names(self) -> tuple[str, ...]:
+        """The game variables, in lower case."""
+        return tuple(variable.lower() for variable in self.variables)
+
+    @property
+    def weapon_sways(self) -> bool:
+        """Whether the player walks with a weapon on the screen, which sways with the steps."""
+        return "ATTACK" in self.buttons and any(button.startswith("MOVE_") for button in self.buttons)
+
+
+_AIM = ("TURN_LEFT", "TURN_RIGHT", "ATTACK")
+_CATALOGUE = (
+    Scenario("basic", ("MOVE_LEFT", "MOVE_RIGHT", "ATTACK"), ("AMMO2",), 300),
+    Scenario(
+        "deadly_corridor",
+        ("MOVE_LEFT", "MOVE_RIGHT", "ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "TURN_LEFT", "TURN_RIGHT"),
+        ("HEALTH",),
+        2100,
+    ),
+    Scenario("defend_the_center", _AIM, ("AMMO2", "HEALTH"), 2100),
+    Scenario("defend_the_line", _AIM, ("AMMO2", "HEALTH"), None),
+    Scenario("health_gathering", ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD"), ("HEALTH",), 2100),
+    Scenario("my_way_home", ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"), (), 2100),
+    Scenario("predict_position", _AIM, (), 300),
+    Scenario("take_cover", ("MOVE_LEFT", "MOVE_RIGHT"), ("HEALTH",), None),
+)
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _CATALOGUE}
+"""Every scenario that can be played, by name."""
+
+RESOLUTIONS: dict[tuple[int, int], str] = {(120, 160): "RES_160X120", (240, 320): "RES_320X240"}
+"""Screen sizes, height and width in pixels, and ViZDoom's name for each."""
+
+
+def scenario_named(name: str) -> Scenario:
+    """The scenario of that name; raises `ValueError` with the names there are."""
+    if name not in SCENARIOS:
+        raise ValueError(f"unknown scenario {name!r}; choose one of {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
+
+
+def checked_resolution(resolution: tuple[int, int]) -> tuple[int, int]:
+    """`resolution` as a tuple; raises `ValueError` with the screen sizes there are."""
+    size = (int(resolution[0]), int(resolution[1])) if len(resolution) == 2 else None
+    if size not in RESOLUTIONS:
+        choices = ", ".join(map(str, RESOLUTIONS))
+        raise ValueError(f"unknown resolution {resolution!r}; choose one of {choices} (height, width)")
+    return size
+
+
+class EngineCrashed(RuntimeError):
+    """The game's process ended or stopped answering; the next episode starts a fresh one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one action led to."""
+
+    frame: Frame  # the screen after the action; at the end of an episode, the last one rendered
+    reward: float  # the scenario's, summed over the tics of the step
+    terminated: bool  # the player died or the scenario ended
+    truncated: bool  # the scenario's own time ran out, and the player lives
+    variables: np.ndarray  # float32 [v]
+
+
+class DoomEngine:
+    """One running game: RGB screens with the HUD on, no window, no sound.
+
+    `frame_skip` is the number of tics an action is held. Raises `ValueError` for an unknown scenario or resolution.
+    """
+
+    def __init__(self, scenario: str, resolution: tuple[int, int] = (120, 160), frame_skip: int = 4) -> None:
+        if frame_skip < 1:
+            raise ValueError(f"frame_skip must be at least 1 tic, got {frame_skip}")
+        self.scenario = scenario_named(scenario)
+        self.resolution = checked_resolution(resolution)
+        self.frame_skip = frame_skip
+        self._game: vizdoom.DoomGame | None = None
+        self._shut: weakref.finalize[..., DoomEngine] | None = None
+        self._presses = _one_hot(len(self.scenario.buttons))
+        self._frame: np.ndarray | None = None
+
+    def new_episode(self, seed: int) -> tuple[Frame, np.ndarray]:
+        """Start the episode of `seed` (0 to 2**32 - 1): the first frame and the variables, float32 [v]."""
+        with self._watch():
+            game = self._settled(seed)
+            return self._screen(game), self._variables(game)
+
+    def act(self, action: int) -> Step:
+        """Hold the button of `action` (0 is none) for `frame_skip` tics; raises `EngineCrashed`."""
+        with self._watch():
+            if self._game is None:
+                raise EngineCrashed("no game is running: start an episode before acting")
+            game = self._game
+            reward = float(game.make_action(self._presses[action], self.frame_skip))
+            finished = game.is_episode_finished()
+            truncated = finished and game.is_episode_timeout_reached() and not game.is_player_dead()
+            frame = self._last_frame() if finished else self._screen(game)
+            return Step(frame, reward, finished and not truncated, truncated, self._variables(game))
+
+    def close(self) -> None:
+        """End the game's process and remove its files; may be called again."""
+        if self._shut is not None:
+            self._shut()
+        self._game = self._shut = self._frame = None
+
+    def _settled(self, seed: int) -> vizdoom.DoomGame:
+        """The game at the start of the episode, with nothing on the screen that the last episode left behind.
+
+        The engine keeps the weapon's sway from episode to episode, and lets it fade by a unit for each screen it draws.
+        So a player who stands still for a moment makes all starts equal, and then the episode begins again.
+        """
+        used = self._game is not None
+        game = self._running()
+        _begin(game, seed)
+        if used and self.scenario.weapon_sways:
+            for _ in range(_SWAY_UNITS):
+                game.make_action(self._presses[0], 1)
+            _begin(game, seed)
+        return game
+
+    def _running(self) -> vizdoom.DoomGame:
+        """The game, started if it wasn't."""
+        if self._game is None:
+            home = Path(tempfile.mkdtemp(prefix="neural_env-doom-"))
+            self._game = _configured(self.scenario, self.resolution, home)
+            self._shut = weakref.finalize(self, _shut_down, self._game, home, _lifeline(home))
+            self._game.init()
+        return self._game
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Turn ViZDoom's failures into `EngineCrashed`, leaving nothing of the dead engine behind."""
+        import vizdoom as vzd
+
+        try:
+            yield
+        except (
+            vzd.ViZDoomErrorException,
+            vzd.ViZDoomUnexpectedExitException,
+            vzd.ViZDoomIsNotRunningException,
+            vzd.SharedMemoryException,
+            vzd.MessageQueueException,
+        ) as error:
+            self.close()
+            cure = "reset to start a fresh one"
+            raise EngineCrashed(f"the Doom engine of {self.scenario.name!r} stopped ({error}); {cure}") from error
+
+    def _screen(self, game: vizdoom.DoomGame) -> Frame:
+        """The screen now; ViZDoom hands out a buffer of its own at every state, so it may be kept."""
+        frame: np.ndarray = game.get_state().screen_buffer
+        self._frame = frame
+        return frame
+
+    def _last_frame(self) -> Frame:
+        if self._frame is None:
+            raise EngineCrashed("the episode has no frame: start an episode before acting")
+        return self._frame.copy()
+
+    def _variables(self, game: vizdoom.DoomGame) -> np.ndarray:
+        """Read one by one: unlike the state, this works after the last tic too."""
+        values = [game.get_game_variable(variable) for variable in game.get_available_game_variables()]
+        return np.asarray(values, dtype=np.float32)
+
+
+def _begin(game: vizdoom.DoomGame, seed: int) -> None:
+    game.set_seed(seed)
+    game.new_episode()
+
+
+def _one_hot(buttons: int) -> list[list[bool]]:
+    """What to press for each action: nothing, then each button alone."""
+    return [[button == action - 1 for button in range(buttons)] for action in range(buttons + 1)]
+
+
+def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> vizdoom.DoomGame:
+    """A game with the scenario's rules and our screen, not yet started."""
+    import vizdoom as vzd
+
+    game = vzd.DoomGame()
+    game.load_config(str(Path(vzd.scenarios_path) / f"{scenario.name}.cfg"))
+    game.set_vizdoom_path(str(_launcher(Path(vzd.__file__).parent / "vizdoom", home)))
+    game.set_doom_config_path(str(home / "vizdoom.ini"))
+    game.set_mode(vzd.Mode.PLAYER)
+    game.set_screen_format(vzd.ScreenFormat.RGB24)
+    game.set_screen_resolution(getattr(vzd.ScreenResolution, RESOLUTIONS[resolution]))
+    game.set_render_hud(True)
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    return game
+
+
+_LAUNCHER = """#!/bin/sh
+trap '' INT
+cd {home} || exit 1
+exec 3<lifeline || exit 1
+( read -r _ <&3 || {{ kill -9 $$; cd /; rm -rf {home}; }} ) >/dev/null 2>&1 &
+exec {engine} "$@" 3<&-
+"""
+
+
+def _launcher(engine: Path, home: Path) -> Path:
+    """A script that starts the engine in `home`, and ends it if the lifeline is cut without a word.
+
+    The engine makes `_vizdoom/` in its working directory and has no option against it, and changing ours would be
+    felt by every thread. Ctrl-C is for Python alone: the engine ignores it, and is then closed in order.
+    """
+    script = home / "vizdoom.sh"
+    script.write_text(_LAUNCHER.format(home=shlex.quote(str(home)), engine=shlex.quote(str(engine))))
+    os.chmod(script, 0o700)
+    return script
+
+
+def _lifeline(home: Path) -> int:
+    """The writing end of a FIFO, which the system closes when this process dies, however it dies."""
+    os.mkfifo(home / "lifeline")
+    return os.open(home / "lifeline", os.O_RDWR)  # for writing only, it would wait for the reader
+
+
+def _shut_down(game: vizdoom.DoomGame, home: Path, lifeline: int) -> None:
+    game.close()
+    os.write(lifeline, b"closed\n")
+    os.close(lifeline)
+    shutil.rmtree(home, ignore_errors=True)

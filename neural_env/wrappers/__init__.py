@@ -1,0 +1,5 @@
+"""Wrappers around dreams, one behaviour a file."""
+
+from neural_env.wrappers.shadow_mode import ShadowMode
+
+__all__ = ["ShadowMode"]

@@ -1,0 +1,208 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neural_env.data.vizdoom import RESOLUTIONS, SCENARIOS, DoomEngine, EngineCrashed
+
+
+@pytest.fixture
+def engine():
+    engine = DoomEngine("basic")
+    yield engine
+    engine.close()
+
+
+def play(engine, seed, steps=20):
+    frame, variables = engine.new_episode(seed)
+    frames, values = [frame], [variables]
+    for i in range(steps):
+        step = engine.act(i % 3)
+        frames.append(step.frame)
+        values.append(step.variables)
+        if step.terminated or step.truncated:
+            break
+    return np.stack(frames), np.stack(values)
+
+
+def engine_process(engine):
+    """The process id of the engine, found by its private folder."""
+    home = engine._game.get_doom_config_path()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+            if home.encode() in command and not command.startswith(b"/bin/sh"):  # that is the shell that watches it
+                return int(path.parent.name)
+        except OSError:
+            continue
+    return None
+
+
+def test_the_catalogue_repeats_the_scenario_files():
+    import vizdoom as vzd
+
+    for scenario in SCENARIOS.values():
+        game = vzd.DoomGame()
+        game.load_config(str(Path(vzd.scenarios_path) / f"{scenario.name}.cfg"))
+        assert scenario.buttons == tuple(button.name for button in game.get_available_buttons())
+        assert scenario.variables == tuple(v.name for v in game.get_available_game_variables())
+        assert scenario.timeout_tics == (game.get_episode_timeout() or None)
+
+
+def test_action_names_are_the_buttons_in_lower_case_after_the_no_op():
+    assert SCENARIOS["take_cover"].action_names == ("noop", "move_left", "move_right")
+
+
+def test_importing_the_package_does_not_import_vizdoom():
+    code = "import sys, neural_env, neural_env.data.vizdoom; print('vizdoom' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_an_unknown_scenario_is_refused_with_the_list_of_those_there_are():
+    with pytest.raises(ValueError, match=r"take_kover.*choose one of.*take_cover"):
+        DoomEngine("take_kover")
+
+
+def test_an_unknown_resolution_is_refused_with_the_list_of_those_there_are():
+    with pytest.raises(ValueError, match=r"\(64, 64\).*\(120, 160\), \(240, 320\)"):
+        DoomEngine("basic", (64, 64))
+
+
+def test_a_frame_skip_of_zero_is_refused():
+    with pytest.raises(ValueError, match="frame_skip must be at least 1 tic, got 0"):
+        DoomEngine("basic", frame_skip=0)
+
+
+@pytest.mark.parametrize("resolution", list(RESOLUTIONS))
+def test_frames_are_rgb_bytes_of_the_asked_size(resolution):
+    engine = DoomEngine("take_cover", resolution)
+    frame, variables = engine.new_episode(0)
+    engine.close()
+    assert frame.shape == (*resolution, 3) and frame.dtype == np.uint8
+    assert variables.dtype == np.float32 and variables.tolist() == [100.0]
+
+
+def test_the_hud_is_drawn():
+    """It fills the bottom of the screen with the same picture whatever the player sees."""
+    engine = DoomEngine("take_cover")
+    (first, _), (second, _) = engine.new_episode(0), engine.new_episode(1)
+    engine.close()
+    assert np.array_equal(first[-12:, :40], second[-12:, :40])
+    assert first[-12:, :40].std() > 5
+
+
+def test_equal_seeds_give_equal_frames_whatever_was_played_before(engine):
+    first, first_values = play(engine, seed=7)
+    play(engine, seed=8, steps=5)
+    again, again_values = play(engine, seed=7)
+    assert np.array_equal(first, again) and np.array_equal(first_values, again_values)
+
+
+def test_equal_seeds_give_equal_frames_in_a_fresh_engine(engine):
+    play(engine, seed=3, steps=9)
+    here, _ = play(engine, seed=7)
+    fresh = DoomEngine("basic")
+    there, _ = play(fresh, seed=7)
+    fresh.close()
+    assert np.array_equal(here, there)
+
+
+@pytest.mark.parametrize("name", ["basic", "deadly_corridor"])
+def test_the_weapon_does_not_go_on_swaying_from_the_last_episode(name):
+    """The engine itself carries the sway over; it shows only after an episode that ended on the move."""
+    engine = DoomEngine(name)
+    fresh, _ = play(engine, seed=8)
+    for _ in range(25):
+        engine.act(1)
+    again, _ = play(engine, seed=8)
+    engine.close()
+    assert np.array_equal(fresh, again)
+
+
+def test_different_seeds_give_different_frames(engine):
+    assert not np.array_equal(play(engine, seed=1)[0][0], play(engine, seed=2)[0][0])
+
+
+def test_a_timeout_truncates_and_keeps_the_last_rendered_frame(engine):
+    engine.new_episode(0)
+    previous = engine.act(0)
+    while True:
+        step = engine.act(0)
+        if step.terminated or step.truncated:
+            break
+        previous = step
+    assert (step.terminated, step.truncated) == (False, True)
+    assert step.frame.any() and np.array_equal(step.frame, previous.frame)
+    assert step.frame is not previous.frame
+
+
+def test_death_terminates_and_variables_are_those_of_the_end():
+    engine = DoomEngine("take_cover")
+    engine.new_episode(0)
+    step = engine.act(0)
+    while not (step.terminated or step.truncated):
+        step = engine.act(0)
+    engine.close()
+    assert (step.terminated, step.truncated) == (True, False)
+    assert step.variables[0] <= 0
+
+
+def test_a_killed_engine_is_reported_and_the_next_episode_starts_a_fresh_one(engine):
+    before, _ = play(engine, seed=5, steps=3)
+    os.kill(engine_process(engine), signal.SIGKILL)
+    with pytest.raises(EngineCrashed, match=r"'basic' stopped.*reset to start a fresh one"):
+        engine.act(0)
+    after, _ = play(engine, seed=5, steps=3)
+    assert np.array_equal(before, after)
+
+
+def test_an_engine_killed_between_episodes_is_reported_too(engine):
+    engine.new_episode(0)
+    os.kill(engine_process(engine), signal.SIGKILL)
+    with pytest.raises(EngineCrashed):
+        engine.new_episode(1)
+    engine.new_episode(1)
+
+
+def test_acting_before_the_first_episode_is_refused(engine):
+    with pytest.raises(EngineCrashed, match="start an episode before acting"):
+        engine.act(0)
+
+
+def test_the_engine_leaves_no_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    engine = DoomEngine("basic")
+    engine.new_episode(0)
+    home = Path(engine._game.get_doom_config_path()).parent
+    assert home.exists()
+    engine.close()
+    assert not home.exists() and not list(tmp_path.iterdir())
+
+
+def test_closing_twice_is_harmless_and_play_can_go_on_afterwards(engine):
+    engine.new_episode(0)
+    engine.close()
+    engine.close()
+    engine.new_episode(0)
+
+
+def test_no_engine_outlives_a_killed_python(tmp_path):
+    code = (
+        "import time; from neural_env.data.vizdoom import DoomEngine\n"
+        "engine = DoomEngine('basic'); engine.new_episode(0)\n"
+        "print(engine._game.get_doom_config_path(), flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    config = Path(process.stdout.readline().strip())
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while config.parent.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not config.parent.exists()
+    assert not list(tmp_path.iterdir())
