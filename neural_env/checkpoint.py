@@ -1,8 +1,8 @@
 """Worlds on disk: a folder of safetensors and JSON, checked before it is believed.
 
-    config.json          model and game configuration, provenance, measured scores
-    weights.safetensors  every array of the world, bfloat16 (statistics float32)
-    starts.safetensors   real starting contexts, as latents, with the actions between them
+config.json          model and game configuration, provenance, measured scores
+weights.safetensors  every array of the world, bfloat16 (statistics float32)
+starts.safetensors   real starting contexts, as latents, with the actions between them
 """
 
 from __future__ import annotations
@@ -133,6 +133,15 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
         "actions": jnp.asarray(checkpoint.starts.actions, jnp.int32),
     }
     _replace_with(folder / _STARTS, lambda path: save_file(starts, path))
+    _write_config(checkpoint, folder)
+
+
+def write_scores(checkpoint: Checkpoint, folder: Path) -> None:
+    """Replaces a saved world's scores by those of `checkpoint`, its weights left as they are."""
+    _write_config(checkpoint, folder)
+
+
+def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
     config = {
         "format": FORMAT,
         "model": asdict(checkpoint.model),
@@ -195,7 +204,9 @@ def _starts(path: Path, model: ModelConfig, latent_shape: tuple[int, ...]) -> St
     if latents is None or actions is None:
         raise CheckpointError(path, f"it must hold 'latents' and 'actions', it holds {sorted(arrays)}")
     if latents.shape[1:] != (n, *latent_shape) or actions.shape != (len(latents), n - 1):
-        raise CheckpointError(path, f"shapes {latents.shape}, {actions.shape} don't fit the configuration's context {n}")
+        raise CheckpointError(
+            path, f"shapes {latents.shape}, {actions.shape} don't fit the configuration's context {n}"
+        )
     return Starts(np.asarray(latents, np.float32), np.asarray(actions, np.int32))
 
 

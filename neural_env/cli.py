@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import tyro
@@ -11,6 +12,9 @@ from rich.console import Console
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
+from neural_env.data.vizdoom import EngineCrashed
+from neural_env.demo import DemoConfig, demo
+from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
@@ -31,7 +35,7 @@ Train = Annotated[
     tyro.conf.OmitArgPrefixes,
 ]
 
-_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, ValueError)
+_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, EngineCrashed, ValueError)
 
 
 def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
@@ -55,11 +59,29 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     bundle(config)
 
 
+def evaluate_(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
+    """Score a world against the real game on test seeds."""
+    evaluate(config)
+
+
+def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
+    """Run a world beside the real game and print how true it is."""
+    demo(config)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
-    verbs = {"collect": collect_, "train": train, "bundle": bundle_}
+    verbs: dict[str, Callable[..., None]] = {
+        "collect": collect_,
+        "train": train,
+        "bundle": bundle_,
+        "evaluate": evaluate_,
+        "demo": demo_,
+    }
     try:
-        tyro.extras.subcommand_cli_from_dict(verbs, prog="neural-env", args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        tyro.extras.subcommand_cli_from_dict(
+            verbs, prog="neural-env", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+        )
     except _EXPECTED as error:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
         return 1

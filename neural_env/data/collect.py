@@ -245,6 +245,8 @@ def _in_processes(config: CollectConfig, jobs: list[Job], report: Report) -> Gen
         for pipe, process in workers.items():
             pipe.close()
             process.terminate()
+            process.join(5)
+            process.kill()  # if it was deaf to the polite request
             process.join()
 
 

@@ -6,6 +6,7 @@ ViZDoom runs the engine as a child process that talks through shared memory. Wha
 * the engine writes its files into a temporary directory of its own, not into the caller's;
 * an engine whose Python process was killed would wait for orders for ever; the launcher script ends it;
 * equal seeds give equal frames, bit for bit, whatever the engine has played before;
+* an engine that dies while it starts takes Python with it (a fault of ViZDoom 1.3); later, `EngineCrashed` is raised;
 * ViZDoom has no frame after the last tic of an episode: the terminal frame is the last one that was rendered.
 """
 
@@ -179,9 +180,11 @@ class DoomEngine:
         """The game, started if it wasn't."""
         if self._game is None:
             home = Path(tempfile.mkdtemp(prefix="neural_env-doom-"))
-            self._game = _configured(self.scenario, self.resolution, home)
-            self._shut = weakref.finalize(self, _shut_down, self._game, home, _lifeline(home))
-            self._game.init()
+            game = _configured(self.scenario, self.resolution, home)
+            self._shut = weakref.finalize(self, _shut_down, game, home, _lifeline(home))
+            game.set_vizdoom_path(str(_launcher(home)))
+            game.init()
+            self._game = game
         return self._game
 
     @contextmanager
@@ -201,6 +204,9 @@ class DoomEngine:
             self.close()
             cure = "reset to start a fresh one"
             raise EngineCrashed(f"the Doom engine of {self.scenario.name!r} stopped ({error}); {cure}") from error
+        except BaseException:  # Ctrl-C too: an engine that was interrupted is out of step with us
+            self.close()
+            raise
 
     def _screen(self, game: vizdoom.DoomGame) -> Frame:
         """The screen now; ViZDoom hands out a buffer of its own at every state, so it may be kept."""
@@ -235,7 +241,6 @@ def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> 
 
     game = vzd.DoomGame()
     game.load_config(str(Path(vzd.scenarios_path) / f"{scenario.name}.cfg"))
-    game.set_vizdoom_path(str(_launcher(Path(vzd.__file__).parent / "vizdoom", home)))
     game.set_doom_config_path(str(home / "vizdoom.ini"))
     game.set_mode(vzd.Mode.PLAYER)
     game.set_screen_format(vzd.ScreenFormat.RGB24)
@@ -255,15 +260,21 @@ exec {engine} "$@" 3<&-
 """
 
 
-def _launcher(engine: Path, home: Path) -> Path:
+def _launcher(home: Path) -> Path:
     """A script that starts the engine in `home`, and ends it if the lifeline is cut without a word.
 
     The engine makes `_vizdoom/` in its working directory and has no option against it, and changing ours would be
     felt by every thread. Ctrl-C is for Python alone: the engine ignores it, and is then closed in order.
     """
+    import vizdoom as vzd
+
+    engine = Path(vzd.__file__).parent / "vizdoom"
     script = home / "vizdoom.sh"
     script.write_text(_LAUNCHER.format(home=shlex.quote(str(home)), engine=shlex.quote(str(engine))))
     os.chmod(script, 0o700)
+    if not (os.access(script, os.X_OK) and os.access(engine, os.X_OK)):  # ViZDoom would crash the interpreter
+        cure = "set TMPDIR to a folder that may hold programs, or install vizdoom again"
+        raise EngineCrashed(f"{script} or {engine} may not be executed; {cure}")
     return script
 
 

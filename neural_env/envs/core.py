@@ -1,7 +1,7 @@
 """The environment as pure functions of explicit state: under `jit`, `vmap` and `scan` they are the whole dream.
 
-    state = start(world, context, actions)
-    observation, state, outcome = step(world, key, state, action, dials...)
+state = start(world, context, actions)
+observation, state, outcome = step(world, key, state, action, dials...)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class DreamState(NamedTuple):
     """All that the dream remembers; fixed shapes. The oldest frame falls out at each step."""
 
     context: Float[Array, "n h w c"]  # latents, oldest first; the last is the present frame
-    actions: Int32[Array, "n-1"]  # actions[i] led from context[i] to context[i + 1]
+    actions: Int32[Array, " n-1"]  # actions[i] led from context[i] to context[i + 1]
 
 
 class StepOutcome(NamedTuple):
@@ -29,16 +29,16 @@ class StepOutcome(NamedTuple):
 
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
-    variables: Float[Array, "v"]
+    variables: Float[Array, " v"]
     termination_probability: Float[Array, ""]
 
 
-def encode_context(world: WorldModel, frames: UInt8[Array, "n H W 3"], actions: Int32[Array, "n-1"]) -> DreamState:
+def encode_context(world: WorldModel, frames: UInt8[Array, "n H W 3"], actions: Int32[Array, " n-1"]) -> DreamState:
     """The state whose past is these real frames and the actions between them."""
     return DreamState(world.encode(frames), actions)
 
 
-def observe(world: WorldModel, state: DreamState) -> tuple[UInt8[Array, "H W 3"], Float[Array, "v"]]:
+def observe(world: WorldModel, state: DreamState) -> tuple[UInt8[Array, "H W 3"], Float[Array, " v"]]:
     """The present frame and variables of a state."""
     variables = world.read_variables(state.context[None], state.actions[None])
     return world.decode(state.context[-1:])[0], variables[0]
@@ -76,7 +76,7 @@ def step(
 
 
 def rollout(
-    world: WorldModel, key: Key, state: DreamState, actions: Int32[Array, "t"], **dials: Any
+    world: WorldModel, key: Key, state: DreamState, actions: Int32[Array, " t"], **dials: Any
 ) -> tuple[UInt8[Array, "t H W 3"], DreamState, StepOutcome]:
     """`step` along a row of actions, one scan; terminations are reported and passed over."""
 

@@ -61,9 +61,7 @@ class DoomEnv(gym.Env[Frame, np.int64]):
     def _end(self) -> None:
         """Release what the frames are made with; may be called again."""
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Frame, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Start an episode. Without a seed, the next one of the stream that the last seed began."""
         self._require_open()
         super().reset(seed=seed)

@@ -19,4 +19,5 @@ def psnr(a: UInt8[np.ndarray, "*b H W 3"], b: UInt8[np.ndarray, "*b H W 3"]) -> 
         raise ValueError(f"PSNR compares frames of equal shape, got {a.shape} and {b.shape}: resize one of them")
     error = np.square(a.astype(np.float32) - b.astype(np.float32)).mean(axis=(-3, -2, -1), dtype=np.float64)
     floor = 255.0**2 / 10 ** (PSNR_MAX / 10)
-    return 10 * np.log10(255.0**2 / np.maximum(error, floor))
+    decibels: Float[np.ndarray, "*b"] = 10 * np.log10(255.0**2 / np.maximum(error, floor))
+    return decibels

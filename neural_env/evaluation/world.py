@@ -127,11 +127,11 @@ def teacher_forced(world: WorldModel, windows: Windows, dials: Dials) -> dict[st
 class Predictions(NamedTuple):
     """What the world says of windows."""
 
-    frames: np.ndarray
-    reconstructed: np.ndarray  # the true next frame through the auto-encoder: the ceiling
-    rewards: np.ndarray
-    termination: np.ndarray  # probability
-    variables: np.ndarray
+    frames: Any  # [m, H, W, 3] uint8; an array on the device or, collected, of NumPy
+    reconstructed: Any  # the true next frame through the auto-encoder: the ceiling
+    rewards: Any
+    termination: Any  # probability
+    variables: Any
 
 
 def _predict(
@@ -197,8 +197,8 @@ def autoregressive(
             scores.append((psnr(frames, real), psnr(held, real)))
             film = film or (frames, real)
     assert film is not None
-    columns = (np.stack(column) for column in zip(*scores, strict=True))
-    return RolloutScores(*columns, *film)
+    dream_psnr, held_psnr = (np.stack(column) for column in zip(*scores, strict=True))
+    return RolloutScores(dream_psnr, held_psnr, *film)
 
 
 def _dream(world: WorldModel, key: jax.Array, past: jax.Array, actions: jax.Array, *, dials: Dials) -> jax.Array:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from neural_env.arrays import Key
 from neural_env.evaluation.frames import psnr
-from neural_env.training.loop import Batch, Logs
+from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.autoencoder import Autoencoder, to_frames, to_patches, to_pixels
 from neural_env.world.parameters import replaced
 
@@ -28,7 +28,7 @@ class AutoencoderStage:
         self._validation = validation
         self._seed = seed
 
-    def loss(self, module: Autoencoder, batch: Batch, key: Key) -> tuple[jax.Array, Logs]:
+    def loss(self, module: Autoencoder, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
         """Squared error in [-1, 1] pixels after a pass through slightly noisy codes."""
         pixels = to_pixels(batch["frames"])
         codes = module.codes(pixels)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from neural_env.arrays import Key
 from neural_env.evaluation.frames import psnr
 from neural_env.training.latents import Windows
-from neural_env.training.loop import Batch, Logs
+from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.autoencoder import Autoencoder
 from neural_env.world.conditioning import corrupt, sample_levels
 from neural_env.world.diffusion import NoiseConfig, denoising_loss, precondition, sample_sigma
@@ -31,7 +31,7 @@ class DenoiserStage:
         self._validation = validation.evenly(32, 12)
         self._weight = channel_weight(world.autoencoder, self._validation[0]["latent"])
 
-    def loss(self, module: UNet, batch: Batch, key: Key) -> tuple[jax.Array, Logs]:
+    def loss(self, module: UNet, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
         """EDM loss on the next latent."""
         key_levels, key_context, key_sigma, key_noise = jax.random.split(key, 4)
         context, size = batch["context"], len(batch["latent"])
@@ -83,7 +83,7 @@ def _decode(world: WorldModel, latent: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(WorldModel.decode)(world, latent))
 
 
-def channel_weight(autoencoder: Autoencoder, latent: np.ndarray) -> Float[Array, "c"]:
+def channel_weight(autoencoder: Autoencoder, latent: np.ndarray) -> Float[Array, " c"]:
     """How much an error in each channel shows: the pixels' squared change per unit of it, mean 1.
 
     Standardised channels are alike in size and unlike in sight: the first principal component is a whole patch's

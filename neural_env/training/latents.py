@@ -1,4 +1,4 @@
-"""The training data as the denoiser sees it: latents, encoded once, and windows that never cross an episode's border."""
+"""Training data as the denoiser sees it: latents, encoded once, and windows that never cross an episode border."""
 
 from __future__ import annotations
 

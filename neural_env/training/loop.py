@@ -28,7 +28,9 @@ from neural_env.training.state import StateStore, TrainState, initial_state
 from neural_env.world.parameters import parameters, replaced
 
 M = TypeVar("M", bound=nnx.Module)
+Trained = TypeVar("Trained", bound=nnx.Module, contravariant=True)
 Batch = dict[str, np.ndarray]
+DeviceBatch = dict[str, jax.Array]
 Logs = dict[str, jax.Array]
 
 
@@ -50,12 +52,12 @@ class LoopConfig:
     log_every: int = 50  # steps between two lines of metrics.jsonl
 
 
-class Stage(Protocol[M]):
+class Stage(Protocol[Trained]):
     """What a stage of training is to the loop."""
 
     name: str
 
-    def loss(self, module: M, batch: Batch, key: Key) -> tuple[jax.Array, Logs]:
+    def loss(self, module: Trained, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
         """The loss to minimise and scalars to log; traced."""
         ...
 
@@ -63,7 +65,7 @@ class Stage(Protocol[M]):
         """The batch of that step, the same at every call."""
         ...
 
-    def validate(self, module: M) -> dict[str, float]:
+    def validate(self, module: Trained) -> dict[str, float]:
         """Scores on validation data."""
         ...
 
@@ -74,7 +76,9 @@ class NonFiniteLoss(RuntimeError):
 
 def optimiser(config: LoopConfig) -> optax.GradientTransformation:
     """AdamW with clipping, warm-up and cosine decay."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1)
+    )
     return optax.chain(
         optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay)
     )
@@ -110,7 +114,7 @@ def finished(state: TrainState, config: LoopConfig) -> bool:
 
 def _compiled_update(stage: Stage[M], transform: optax.GradientTransformation, config: LoopConfig) -> Any:
     @partial(jax.jit, donate_argnums=1)
-    def update(module: M, state: TrainState, batch: Batch) -> tuple[TrainState, Logs]:
+    def update(module: M, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Logs]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss(params: dict[str, jax.Array]) -> tuple[jax.Array, Logs]:
@@ -118,7 +122,7 @@ def _compiled_update(stage: Stage[M], transform: optax.GradientTransformation, c
 
         (value, logs), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = transform.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: dict[str, jax.Array] = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
         return TrainState(state.step + 1, params, ema, optimizer), {"loss": value, **logs}
@@ -127,8 +131,14 @@ def _compiled_update(stage: Stage[M], transform: optax.GradientTransformation, c
 
 
 def _run(
-    stage: Stage[M], module: M, config: LoopConfig, state: TrainState, update: Any,
-    store: StateStore, metrics: _Metrics, report: Any,
+    stage: Stage[M],
+    module: M,
+    config: LoopConfig,
+    state: TrainState,
+    update: Any,
+    store: StateStore,
+    metrics: _Metrics,
+    report: Any,
 ) -> TrainState:
     clock = _Clock(config)
     first = int(state.step)
@@ -214,7 +224,13 @@ class _Metrics:
 
 @contextmanager
 def _progress(name: str, config: LoopConfig) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns) as bar:
         task = bar.add_task(name, total=config.steps, note="compiling")
 

@@ -9,7 +9,7 @@ import optax
 
 from neural_env.arrays import Key
 from neural_env.training.latents import LatentData, Windows
-from neural_env.training.loop import Batch, Logs
+from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.outcome import OutcomeModel, symlog
 from neural_env.world.parameters import replaced
 
@@ -31,7 +31,7 @@ class OutcomeStage:
         self._validation_ends = validation.index[validation.data.ends[validation.index] == 1]
         self._validation_data = validation.data
 
-    def loss(self, module: OutcomeModel, batch: Batch, key: Key) -> tuple[jax.Array, Logs]:
+    def loss(self, module: OutcomeModel, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
         """Cross-entropy of termination, squared errors of the rest.
 
         Terminations are drawn far more often than they happen and weighed down by as much: the gradient is less noisy
@@ -55,7 +55,9 @@ class OutcomeStage:
         ends = round(size * ENDS_PER_BATCH) if len(self._ends) else 0
         chosen = np.append(rng.choice(self._ends, ends), rng.choice(self._rest, size - ends))
         prior = len(self._ends) / (len(self._ends) + len(self._rest))
-        weight = np.append(np.full(ends, prior * size / max(ends, 1)), np.full(size - ends, (1 - prior) * size / (size - ends)))
+        weight = np.append(
+            np.full(ends, prior * size / max(ends, 1)), np.full(size - ends, (1 - prior) * size / (size - ends))
+        )
         batch = self._windows.gather(chosen)
         return {**batch, "weight": weight.astype(np.float32)}
 

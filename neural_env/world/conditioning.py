@@ -50,7 +50,7 @@ class Conditioner(nnx.Module):
         self.out = nnx.Linear(features, features, rngs=rngs)
 
     def __call__(
-        self, actions: Int32[Array, "b n"], c_noise: Float[Array, "b"], levels: Float[Array, "b n"]
+        self, actions: Int32[Array, "b n"], c_noise: Float[Array, " b"], levels: Float[Array, "b n"]
     ) -> Float[Array, "b e"]:
         """Returns the embedding [b, features] that modulates every block of the U-Net."""
         x = self.noise(fourier_features(c_noise, 64))

@@ -32,7 +32,7 @@ class NoiseConfig:
 class Denoiser(Protocol):
     """D(x; sigma): the estimate of the clean latent [b, h, w, c] from a noised one at levels sigma [b]."""
 
-    def __call__(self, x: Latent, sigma: Float[Array, "b"]) -> Latent:
+    def __call__(self, x: Latent, sigma: Float[Array, " b"]) -> Latent:
         """Returns the estimate."""
         ...
 
@@ -40,7 +40,7 @@ class Denoiser(Protocol):
 class Network(Protocol):
     """F(x, c_noise): the raw network, conditioning already bound."""
 
-    def __call__(self, x: Latent, c_noise: Float[Array, "b"]) -> Latent:
+    def __call__(self, x: Latent, c_noise: Float[Array, " b"]) -> Latent:
         """Returns the raw output."""
         ...
 
@@ -48,7 +48,7 @@ class Network(Protocol):
 def precondition(network: Network) -> Denoiser:
     """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (Karras eq. 7, table 1)."""
 
-    def denoise(x: Latent, sigma: Float[Array, "b"]) -> Latent:
+    def denoise(x: Latent, sigma: Float[Array, " b"]) -> Latent:
         s = sigma[:, None, None, None]
         c_skip = SIGMA_DATA**2 / (s**2 + SIGMA_DATA**2)
         c_out = s * SIGMA_DATA / jnp.sqrt(s**2 + SIGMA_DATA**2)
@@ -59,13 +59,13 @@ def precondition(network: Network) -> Denoiser:
     return denoise
 
 
-def sample_sigma(key: Key, batch: int, config: NoiseConfig) -> Float[Array, "b"]:
+def sample_sigma(key: Key, batch: int, config: NoiseConfig) -> Float[Array, " b"]:
     """Training noise levels: ln(sigma) is normal, cut to the sampler's range."""
     sigma = jnp.exp(config.log_mean + config.log_std * jax.random.normal(key, (batch,)))
     return jnp.clip(sigma, config.sigma_min, config.sigma_max)
 
 
-def loss_weight(sigma: Float[Array, "b"]) -> Float[Array, "b"]:
+def loss_weight(sigma: Float[Array, " b"]) -> Float[Array, " b"]:
     """Weight of the squared x0 error: Karras' 1/c_out^2, capped.
 
     Uncapped, it makes the errors of F count alike, so a quarter of all effort goes into noise too small to see.
@@ -74,8 +74,8 @@ def loss_weight(sigma: Float[Array, "b"]) -> Float[Array, "b"]:
 
 
 def denoising_loss(
-    denoise: Denoiser, key: Key, x0: Latent, sigma: Float[Array, "b"], channel_weight: Float[Array, "c"]
-) -> Float[Array, "b"]:
+    denoise: Denoiser, key: Key, x0: Latent, sigma: Float[Array, " b"], channel_weight: Float[Array, " c"]
+) -> Float[Array, " b"]:
     """Weighted squared error of D in x0-space, one number an item of the batch (Karras eq. 2 and 8).
 
     `channel_weight` (mean 1) says how much a unit of error in each channel shows in the decoded pixels.

@@ -34,7 +34,7 @@ def fourier_features(x: Float[Array, "*b"], features: int) -> Float[Array, "*b f
 
 
 class Position(nnx.Module):
-    """A learned map added to the features: the game's camera never pitches, so rows differ in kind (wall, floor, HUD)."""
+    """A learned map added to the features: Doom's camera never pitches, so rows differ in kind (wall, floor, HUD)."""
 
     def __init__(self, grid: tuple[int, int], features: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(0.02 * jax.random.normal(rngs.params(), (*grid, features)))

@@ -1,7 +1,7 @@
-"""The world model: encode, imagine, decode and foretell, composed of the auto-encoder, the denoiser and the outcome model.
+"""The world model: encode, imagine, decode, foretell; composed of auto-encoder, denoiser and outcome model.
 
-        frames --encode--> context --imagine(actions, key)--> next latent --decode--> frame
-                                   \\-------foretell(actions, next latent)--> reward, termination, variables
+frames --encode--> context --imagine(actions, key)--> next latent --decode--> frame
+                           \\-------foretell(actions, next latent)--> reward, termination, variables
 """
 
 from __future__ import annotations
@@ -95,9 +95,7 @@ class WorldModel(nnx.Module):
         denoise = self.denoiser(corrupt(key_context, context, levels), actions, levels)
         return sample(denoise, key_sample, (len(context), *self.latent_shape), num_steps, self.noise)
 
-    def foretell(
-        self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent
-    ) -> Outcome:
+    def foretell(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent) -> Outcome:
         """Reward, termination and variables of the transition to `latent`; arguments as for `imagine`."""
         outcome: Outcome = self.outcome(context, actions, latent)
         return outcome

@@ -29,8 +29,8 @@ class OutcomeConfig:
 class Outcome(NamedTuple):
     """The outcome of one transition, batched."""
 
-    reward: Float[Array, "b"]  # in the scenario's own units, unclipped
-    termination_logit: Float[Array, "b"]  # log-odds that the episode ends with this transition
+    reward: Float[Array, " b"]  # in the scenario's own units, unclipped
+    termination_logit: Float[Array, " b"]  # log-odds that the episode ends with this transition
     variables: Float[Array, "b v"]  # after the transition, in the game's own units
 
 
@@ -86,7 +86,7 @@ class OutcomeModel(nnx.Module):
 
     def raw(
         self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent
-    ) -> tuple[Float[Array, "b"], Float[Array, "b"], Float[Array, "b v"]]:
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, "b v"]]:
         """Returns symlog reward, termination logit, standardised variables: the quantities that training fits."""
         one_hot = jax.nn.one_hot(actions, self.num_actions)
         past = jnp.concatenate(jnp.moveaxis(context, 1, 0), axis=-1)
@@ -99,14 +99,14 @@ class OutcomeModel(nnx.Module):
         reward, termination_logit, variables = self.raw(context, actions, latent)
         return Outcome(symexp(reward), termination_logit, self._in_game_units(variables))
 
-    def variables(self, previous: Latent, action: Int32[Array, "b"], latent: Latent) -> Float[Array, "b v"]:
+    def variables(self, previous: Latent, action: Int32[Array, " b"], latent: Latent) -> Float[Array, "b v"]:
         """The variables alone, read off the transition from `previous` to `latent`."""
         one_hot = jax.nn.one_hot(action, self.num_actions)
         return self._in_game_units(self._read(previous, one_hot, latent)[1])
 
     def _read(
         self, previous: Latent, one_hot: Float[Array, "b a"], latent: Latent
-    ) -> tuple[Float[Array, "b"], Float[Array, "b v"]]:
+    ) -> tuple[Float[Array, " b"], Float[Array, "b v"]]:
         readout = self.readout(jnp.concatenate([previous, latent], axis=-1), one_hot)
         return readout[:, 0], readout[:, 1:]
 

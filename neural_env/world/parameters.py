@@ -1,9 +1,9 @@
-"""The arrays of a module as a flat dictionary, dotted path -> array, and back: one form for files, EMA and optimiser."""
+"""The arrays of a module as a flat dictionary, dotted path -> array: one form for files, EMA and optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -31,16 +31,20 @@ def replaced(module: M, arrays: Mapping[str, jax.Array]) -> M:
     graph, state = nnx.split(module)
     flat = {_dotted(path): variable for path, variable in nnx.to_flat_state(state)}
     if unknown := sorted(arrays.keys() - flat.keys()):
-        raise ValueError(f"the model has no array {unknown[0]!r} ({len(unknown)} unknown names): wrong preset or stage?")
+        raise ValueError(
+            f"the model has no array {unknown[0]!r} ({len(unknown)} unknown names): wrong preset or stage?"
+        )
     for name, array in arrays.items():
         if flat[name].shape != array.shape:
             raise ValueError(f"{name} has shape {array.shape}, the model's is {flat[name].shape}: wrong preset?")
-    paths = [(path, variable.replace(arrays.get(_dotted(path), variable.get_value())))
-             for path, variable in nnx.to_flat_state(state)]
+    paths = [
+        (path, variable.replace(arrays.get(_dotted(path), variable.get_value())))
+        for path, variable in nnx.to_flat_state(state)
+    ]
     return nnx.merge(graph, nnx.from_flat_state(paths))
 
 
-def _flat(state: nnx.State) -> Flat:
+def _flat(state: nnx.State[Any, Any]) -> Flat:
     return {_dotted(path): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 

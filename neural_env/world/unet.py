@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import jax.numpy as jnp
 from flax import nnx
@@ -26,36 +27,36 @@ class UNetConfig:
 class UNet(nnx.Module):
     """F(x, c_noise; context, actions, levels)."""
 
-    def __init__(
-        self, config: UNetConfig, grid: tuple[int, int], channels: int, num_actions: int, *, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: UNetConfig, grid: tuple[int, int], channels: int, num_actions: int, *, rngs: nnx.Rngs):
         widths, e = config.widths, config.embedding
         self.conditioner = Conditioner(num_actions, config.context, e, rngs=rngs)
         self.stem = conv(channels * (config.context + 1), widths[0], rngs=rngs)
         self.position = Position(grid, widths[0], rngs=rngs)
-        self.down = nnx.List([
-            nnx.List([ModulatedBlock(width, width, e, rngs=rngs) for _ in range(config.blocks)]) for width in widths
-        ])
-        self.shrink = nnx.List([
-            conv(wide, narrow, stride=2, rngs=rngs) for wide, narrow in zip(widths, widths[1:], strict=False)
-        ])
-        self.grow = nnx.List([
-            conv(narrow, wide, size=1, rngs=rngs) for wide, narrow in zip(widths, widths[1:], strict=False)
-        ])
-        self.up = nnx.List([
-            nnx.List([ModulatedBlock(width * (2 if i == 0 else 1), width, e, rngs=rngs) for i in range(config.blocks)])
-            for width in widths[:-1]
-        ])
+        self.down = nnx.List(
+            [nnx.List([ModulatedBlock(width, width, e, rngs=rngs) for _ in range(config.blocks)]) for width in widths]
+        )
+        self.shrink = nnx.List([conv(wide, narrow, stride=2, rngs=rngs) for wide, narrow in pairwise(widths)])
+        self.grow = nnx.List([conv(narrow, wide, size=1, rngs=rngs) for wide, narrow in pairwise(widths)])
+        self.up = nnx.List(
+            [
+                nnx.List(
+                    [ModulatedBlock(width * (2 if i == 0 else 1), width, e, rngs=rngs) for i in range(config.blocks)]
+                )
+                for width in widths[:-1]
+            ]
+        )
         self.norm = nnx.RMSNorm(widths[0], rngs=rngs)
         self.head = zero_conv(widths[0], channels, rngs=rngs)
         # Most of the next frame is the last one: the network starts from it and learns the change. The gain depends
         # on the noise levels, because F must not pass a noisy frame on.
-        self.keep = nnx.Linear(e, channels, kernel_init=nnx.initializers.zeros, bias_init=nnx.initializers.ones, rngs=rngs)
+        self.keep = nnx.Linear(
+            e, channels, kernel_init=nnx.initializers.zeros, bias_init=nnx.initializers.ones, rngs=rngs
+        )
 
     def __call__(
         self,
         x: Latent,
-        c_noise: Float[Array, "b"],
+        c_noise: Float[Array, " b"],
         context: Float[Array, "b n h w c"],
         actions: Int32[Array, "b n"],
         levels: Float[Array, "b n"],

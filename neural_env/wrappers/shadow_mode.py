@@ -72,7 +72,9 @@ class ShadowMode(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Record
             ValueError: `options` were given: the context is the real game's own.
         """
         if options:
-            raise ValueError(f"ShadowMode starts the dream from the real game: reset takes no options, got {sorted(options)}")
+            raise ValueError(
+                f"ShadowMode starts the dream from the real game: reset takes no options, got {sorted(options)}"
+            )
         self._warm_up(seed)
         observation, info = self.env.reset(seed=seed, options=self._context())
         self._since_sync = 0
@@ -104,7 +106,9 @@ class ShadowMode(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Record
         while len(self._frames) < n:
             frame, _, terminated, truncated, _ = self._real.step(0)
             if terminated or truncated:
-                raise RuntimeError(f"the real game ended within its first {n} no-ops: there is no context to dream from")
+                raise RuntimeError(
+                    f"the real game ended within its first {n} no-ops: there is no context to dream from"
+                )
             self._remember(frame, 0)
 
     def _remember(self, frame: Frame, action: int) -> None:

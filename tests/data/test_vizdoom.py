@@ -184,6 +184,15 @@ def test_the_engine_leaves_no_files(tmp_path, monkeypatch):
     assert not home.exists() and not list(tmp_path.iterdir())
 
 
+def test_a_temporary_folder_that_forbids_programs_is_reported(engine, monkeypatch):
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "vizdoom.sh" and allowed(path, mode))
+    with pytest.raises(EngineCrashed, match="may not be executed; set TMPDIR"):
+        engine.new_episode(0)
+    monkeypatch.undo()
+    engine.new_episode(0)
+
+
 def test_closing_twice_is_harmless_and_play_can_go_on_afterwards(engine):
     engine.new_episode(0)
     engine.close()

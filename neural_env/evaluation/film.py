@@ -1,0 +1,55 @@
+"""Films and strips of frames: what people would rather see than read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+SCALE = 3  # screen pixels a game pixel
+
+
+def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Two frames [H, W, 3] with a black bar between them, each pixel enlarged."""
+    gap = np.zeros((left.shape[0], 4, 3), np.uint8)
+    return np.concatenate([left, gap, right], axis=1).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+
+
+def write_film(frames: Iterable[np.ndarray], path: Path, frames_per_second: float) -> None:
+    """An MP4 (H.264, yuv420p: plays everywhere) of frames [H, W, 3], H and W even."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        rate = Fraction(frames_per_second).limit_denominator(1000)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            stream.height, stream.width = frame.shape[:2]
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def write_strip(rows: list[tuple[str, np.ndarray]], columns: list[str], path: Path) -> None:
+    """A labelled grid of frames: each row is a name and frames [len(columns), H, W, 3]."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    height, width = rows[0][1].shape[1:3]
+    size = (2.2 * len(columns), 2.2 * height / width * len(rows) + 0.4)
+    figure, grid = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False, layout="constrained")
+    for axes_row, (name, frames) in zip(grid, rows, strict=True):
+        axes_row[0].set_ylabel(name)
+        for axes, frame in zip(axes_row, frames, strict=True):
+            axes.imshow(frame, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+    for axes, column in zip(grid[0], columns, strict=True):
+        axes.set_title(column)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

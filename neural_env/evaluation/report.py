@@ -1,0 +1,106 @@
+"""The numbers of a world as one dictionary, one table and two pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from neural_env.checkpoint import Checkpoint
+from neural_env.evaluation.world import (
+    Dials,
+    RolloutScores,
+    autoregressive,
+    real_episodes,
+    teacher_forced,
+    test_seeds,
+    windows_of,
+)
+
+HORIZONS = (1, 8, 16, 32, 64)  # steps of autoregression that the table shows
+Scores = dict[str, Any]
+
+
+def measure(
+    checkpoint: Checkpoint, dials: Dials, *, episodes: int, first_seed: int, rollouts: int, horizon: int = 64
+) -> tuple[Scores, RolloutScores]:
+    """Plays test-seeded episodes in the real game and scores the world on them."""
+    seeds = test_seeds(episodes, first_seed)
+    real = real_episodes(checkpoint.game, seeds)
+    forced = teacher_forced(checkpoint.world, windows_of(real, checkpoint.model.unet.context), dials)
+    dreams = autoregressive(checkpoint.world, real, dials, horizon, rollouts)
+    curve = {
+        str(step): {
+            "psnr": float(dreams.psnr[:, step - 1].mean()),
+            "copy_first_psnr": float(dreams.copy_first_psnr[:, step - 1].mean()),
+        }
+        for step in HORIZONS
+        if step <= horizon
+    }
+    scores = {
+        "test_seeds": [seeds[0], seeds[-1]],
+        "episodes": episodes,
+        "policy": real[0].policy,
+        "dials": asdict(dials),
+        "teacher_forced": forced,
+        "rollouts": rollouts,
+        "autoregressive": curve,
+    }
+    return scores, dreams
+
+
+def table(scores: Scores, variable_names: tuple[str, ...], *, title: str) -> Table:
+    """The scores as people read them."""
+    forced = scores["teacher_forced"]
+    grid = Table(title=title, title_justify="left")
+    for heading, justify in (("", "left"), ("dream", "right"), ("baseline", "right"), ("which baseline", "left")):
+        grid.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    grid.add_row("auto-encoder PSNR, dB", f"{forced['autoencoder_psnr']:.2f}", "", "")
+    grid.add_row(
+        "teacher-forced PSNR, dB", f"{forced['psnr']:.2f}", f"{forced['copy_last_psnr']:.2f}", "copy the last frame"
+    )
+    grid.add_row("", "", f"{forced['shuffled_psnr']:.2f}", "shuffled actions")
+    for step, row in scores["autoregressive"].items():
+        grid.add_row(
+            f"autoregressive PSNR, step {step}", f"{row['psnr']:.2f}", f"{row['copy_first_psnr']:.2f}",
+            "hold the first frame" if step == "1" else "",
+        )  # fmt: skip
+    grid.add_row("reward agreement (within 0.5)", f"{100 * forced['reward_agreement']:.1f} %", "", "")
+    grid.add_row("termination agreement", f"{100 * forced['termination_agreement']:.2f} %", *_never_ends(forced))
+    if "termination_recall" in forced:
+        grid.add_row("termination recall", f"{100 * forced['termination_recall']:.0f} %", "", "")
+    for i, name in enumerate(variable_names):
+        grid.add_row(f"{name}, mean error", f"{forced[f'variable_{i}_mean_absolute_error']:.2f}", "", "")
+    return grid
+
+
+def _never_ends(forced: dict[str, float]) -> tuple[str, str]:
+    steps = forced["frames"] + forced["termination_events"]
+    return f"{100 * forced['frames'] / steps:.2f} %", "never terminate"
+
+
+def plot_drift(dreams: RolloutScores, path: Path) -> None:
+    """PSNR by step: mean and quartiles of the dreams, and of holding the first frame."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    steps = np.arange(1, dreams.psnr.shape[1] + 1)
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for values, label, colour in (
+        (dreams.psnr, "dream", "tab:blue"),
+        (dreams.copy_first_psnr, "hold the first frame", "tab:gray"),
+    ):
+        low, high = np.quantile(values, (0.25, 0.75), axis=0)
+        axes.plot(steps, values.mean(axis=0), label=label, color=colour)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="autoregressive steps", ylabel="PSNR against the real game, dB", xlim=(1, steps[-1]))
+    axes.set_title(f"{len(dreams.psnr)} roll-outs on test seeds: mean and quartiles")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
