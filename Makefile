@@ -1,0 +1,30 @@
+# Each target is complete from a fresh clone: it needs Python 3.11 to 3.13 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint bench clean
+
+demo: $(INSTALLED)  ## a bundled world in shadow of the real game: table, film, plot
+	$(VENV)/bin/neural-env demo
+
+test: lint  ## everything: lint, types, tests
+	$(VENV)/bin/pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: $(INSTALLED)  ## speed on this machine; run nothing beside it
+	$(VENV)/bin/pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,ops,rounds
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "neural_env needs Python 3.11 to 3.13, this is $$($(PYTHON) --version): make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo
