@@ -30,9 +30,6 @@ from neural_env.arrays import Frame
 if TYPE_CHECKING:
     import vizdoom
 
-TICS_PER_SECOND = 35
-"""The engine's clock; a step of the environment lasts `frame_skip` tics."""
-
 NO_OP = "noop"
 _SWAY_UNITS = 17  # the weapon never sways by more than 16
 

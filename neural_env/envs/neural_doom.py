@@ -30,7 +30,7 @@ class NeuralDoom(DoomEnv, EzPickle):
         num_steps: denoising steps a frame, at least 1. More steps, sharper and slower.
         context_noise: level in [0, 0.7] at which the past is corrupted before the model sees it.
         frame_skip: tics an action is held. A world knows one; another raises `ValueError`. None: the world's.
-        render_mode: None, "rgb_array" or "human" (which needs pygame).
+        render_mode: None, "rgb_array" or "human".
 
     `reset(options={"context": frames, "actions": actions})` starts the dream from the caller's own real frames: uint8
     `[n, H, W, 3]`, n = `context_length`, oldest first, and the n - 1 actions between them. Otherwise the start is drawn

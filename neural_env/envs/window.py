@@ -17,7 +17,7 @@ class Window:
             import pygame
         except ImportError as error:
             raise gym.error.DependencyNotInstalled(
-                'render_mode="human" needs pygame: pip install "neural-env[human]"'
+                'render_mode="human" needs pygame: pip install pygame-ce'
             ) from error
         height, width = resolution
         self._scale = max(1, _HEIGHT // height)

@@ -228,6 +228,6 @@ def test_human_mode_shows_the_screen_in_a_window(monkeypatch):
 def test_human_mode_without_pygame_names_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     env = RealDoom("basic", render_mode="human")
-    with pytest.raises(gym.error.DependencyNotInstalled, match=r"pip install \"neural-env\[human\]\""):
+    with pytest.raises(gym.error.DependencyNotInstalled, match="pip install pygame-ce"):
         env.reset(seed=0)
     env.close()
