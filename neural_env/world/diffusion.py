@@ -7,7 +7,7 @@ have unit variance at every noise level. The loss is the error of D itself, in x
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,14 @@ SIGMA_DATA = 1.0  # latents are standardised
 class NoiseConfig:
     """Which noise levels training draws and sampling visits."""
 
-    log_mean: float = 0.6  # of ln(sigma): a few-step sampler lives at high noise, hence above Karras' -1.2
+    log_mean: float = 1.0  # of ln(sigma): a few-step sampler lives at high noise, hence above Karras' -1.2
     log_std: float = 1.4
     sigma_min: float = 0.02
     sigma_max: float = 20.0
     rho: float = 7.0  # Karras eq. 5: bends the sampler's levels towards sigma_min
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """D(x; sigma): the estimate of the clean latent [b, h, w, c] from a noised one at levels sigma [b]."""
 
@@ -37,6 +38,7 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
 class Network(Protocol):
     """F(x, c_noise): the raw network, conditioning already bound."""
 

@@ -13,7 +13,7 @@ from neural_env.arrays import Key, Latent
 from neural_env.world.diffusion import Denoiser, NoiseConfig
 
 
-def noise_levels(num_steps: int, config: NoiseConfig) -> Float[Array, " steps+1"]:
+def noise_levels(num_steps: int, config: NoiseConfig) -> Float[Array, " {num_steps}+1"]:
     """sigma_max = s_0 > ... > s_steps = 0 (Karras eq. 5)."""
     ramp = jnp.arange(num_steps) / max(num_steps - 1, 1)
     high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from neural_env.world.conditioning import CONTEXT_NOISE_MAX, Conditioner, bucket, corrupt, sample_levels
+
+
+def test_the_buckets_part_the_range_into_ten():
+    middles = (np.arange(10) + 0.5) * 0.07
+    assert bucket(jnp.array(middles)).tolist() == list(range(10))
+
+
+def test_a_level_on_or_beyond_the_ends_of_the_range_has_the_first_or_last_bucket():
+    assert bucket(jnp.array([-0.1, 0.0, 0.0699, 0.0701, 0.6299, 0.6301, 0.7, 5.0])).tolist() == [0, 0, 0, 1, 8, 9, 9, 9]
+
+
+def test_each_frame_is_corrupted_at_its_own_level():
+    levels = jnp.array([[0.0, 0.1, 0.7], [0.5, 0.0, 0.2]])
+    context = jnp.full((2, 3, 20, 20, 16), 4.0)
+    noise = corrupt(jax.random.key(0), context, levels) - context
+    count = 20 * 20 * 16
+    np.testing.assert_allclose(noise.std(axis=(2, 3, 4)), levels, rtol=5 / np.sqrt(2 * count))
+    assert (jnp.abs(noise.mean(axis=(2, 3, 4))) <= 5 * levels / np.sqrt(count) + 1e-6).all()
+    assert (noise[levels == 0] == 0).all()
+
+
+def test_training_levels_are_the_square_of_a_uniform_number_independent_for_each_frame():
+    levels = np.asarray(sample_levels(jax.random.key(0), 20_000, 3))
+    assert levels.min() >= 0 and levels.max() <= CONTEXT_NOISE_MAX
+    uniform = np.sqrt(levels / CONTEXT_NOISE_MAX)
+    quantiles = np.quantile(uniform, [0.1, 0.5, 0.9], axis=0)
+    np.testing.assert_allclose(quantiles, np.array([[0.1], [0.5], [0.9]]) * np.ones(3), atol=0.02)
+    off_diagonal = np.corrcoef(levels.T)[np.triu_indices(3, 1)]
+    assert (np.abs(off_diagonal) < 5 / np.sqrt(len(levels))).all()
+
+
+def test_the_age_of_an_action_matters_as_much_as_its_kind():
+    conditioner = Conditioner(3, 2, 8, rngs=nnx.Rngs(0))
+    actions = jnp.array([[1, 2], [2, 1], [1, 2]], jnp.int32)
+    embedding = conditioner(actions, jnp.zeros(3), jnp.zeros((3, 2)))
+    assert embedding.shape == (3, 8)
+    np.testing.assert_allclose(embedding[0], embedding[2])
+    assert jnp.abs(embedding[0] - embedding[1]).max() > 1e-3
