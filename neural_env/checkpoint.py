@@ -88,7 +88,10 @@ def load(name_or_path: str | Path) -> Checkpoint:
     folder = resolve(name_or_path)
     config = read_config(folder)
     model, game = _parsed(ModelConfig, config, "model", folder), _parsed(GameConfig, config, "game", folder)
-    world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
+    try:
+        world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
+    except Exception as error:  # sizes that make no network fail in a dozen ways
+        raise CheckpointError(folder / _CONFIG, f"it describes no model ({error}): restore the file") from error
     world = _restored(world, _arrays(folder / _WEIGHTS), folder / _WEIGHTS)
     starts = _starts(folder / _STARTS, model, world.latent_shape)
     return Checkpoint(world, model, game, starts, config["provenance"], config["scores"])

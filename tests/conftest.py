@@ -5,7 +5,8 @@ import os
 import jaxtyping
 import pytest
 
-CHECKED = ["neural_env.world", "neural_env.envs.core", "neural_env.evaluation.frames"]
+WORLD = ("autoencoder", "conditioning", "diffusion", "layers", "model", "outcome", "sampler", "unet")
+CHECKED = [*(f"neural_env.world.{name}" for name in WORLD), "neural_env.envs.core", "neural_env.evaluation.frames"]
 
 
 def pytest_configure(config):
@@ -89,9 +90,7 @@ def save_world(game, tiny_starts):
         from neural_env.world.model import PRESETS
 
         provenance, scores = {"preset": "tiny", "seed": 0}, {"psnr": 12.5}
-        checkpoint.save(
-            checkpoint.Checkpoint(world, PRESETS["tiny"], game, tiny_starts, provenance, scores), folder
-        )
+        checkpoint.save(checkpoint.Checkpoint(world, PRESETS["tiny"], game, tiny_starts, provenance, scores), folder)
         return folder
 
     return save

@@ -47,7 +47,9 @@ class NeuralDoom(DoomEnv, EzPickle):
         context_noise: float = 0.0,
         frame_skip: int | None = None,
         render_mode: str | None = None,
+        **unknown: Any,
     ) -> None:
+        self._refuse(unknown)
         from neural_env.checkpoint import read_game
 
         EzPickle.__init__(self, scenario, checkpoint, num_steps, context_noise, frame_skip, render_mode)

@@ -35,7 +35,9 @@ class RealDoom(DoomEnv, EzPickle):
         resolution: tuple[int, int] = (120, 160),
         frame_skip: int = 4,
         render_mode: str | None = None,
+        **unknown: Any,
     ) -> None:
+        self._refuse(unknown)
         EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode)
         self._engine = DoomEngine(scenario, resolution, frame_skip)
         names = self._engine.scenario

@@ -125,7 +125,8 @@ def _compiled_update(stage: Stage[M], transform: optax.GradientTransformation, c
         params: dict[str, jax.Array] = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
-        return TrainState(state.step + 1, params, ema, optimizer), {"loss": value, **logs}
+        logs = {"loss": value, "gradient_norm": optax.global_norm(gradient), **logs}
+        return TrainState(state.step + 1, params, ema, optimizer), logs
 
     return update
 
@@ -145,29 +146,32 @@ def _run(
     for step in range(first, config.steps):
         state, logs = update(module, state, stage.batch(step, config.batch))
         if (step + 1) % config.log_every == 0 or step == first:
+            _check_finite(logs, step, store)
             scalars = {name: float(value) for name, value in logs.items()}
-            _check_finite(scalars["loss"], step, store)
             scalars["samples_per_second"] = config.batch * (step + 1 - first) / clock.elapsed
             metrics.write(step + 1, "train", scalars)
             report(step + 1, scalars)
         if clock.due("checkpoint"):
-            _check_finite(float(logs["loss"]), step, store)
+            _check_finite(logs, step, store)
             store.save(state)
         if clock.due("validate"):
             metrics.write(step + 1, "validation", stage.validate(replaced(module, state.ema)))
         if clock.over:
             break
-    store.save(state)
     if int(state.step) > first:
+        _check_finite(logs, step, store)
+        store.save(state)
         metrics.write(int(state.step), "validation", stage.validate(replaced(module, state.ema)))
     return state
 
 
-def _check_finite(loss: float, step: int, store: StateStore) -> None:
-    if not np.isfinite(loss):
+def _check_finite(logs: Logs, step: int, store: StateStore) -> None:
+    """The gradient too: where it alone is NaN, the loss is finite for the last time and the new weights are lost."""
+    loss, norm = float(logs["loss"]), float(logs["gradient_norm"])
+    if not np.isfinite([loss, norm]).all():
         raise NonFiniteLoss(
-            f"the loss is {loss} at step {step + 1}; the last good state is in {store.folder}: lower the learning "
-            "rate and run again"
+            f"the loss is {loss}, the gradient's norm {norm} at step {step + 1}; the last good state is in "
+            f"{store.folder}: lower the learning rate and run again"
         )
 
 

@@ -23,8 +23,9 @@ class TrainState(NamedTuple):
 
 
 def initial_state(params: Flat, transform: optax.GradientTransformation) -> TrainState:
-    """The state before the first update."""
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), transform.init(params))
+    """The state before the first update; its arrays are its own, for the updates overwrite them in place."""
+    mine, ema = (jax.tree.map(jnp.copy, params) for _ in range(2))
+    return TrainState(jnp.zeros((), jnp.int32), mine, ema, transform.init(params))
 
 
 class TrainingStateError(RuntimeError):

@@ -1,0 +1,247 @@
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from neural_env.training.loop import LoopConfig, NonFiniteLoss, finished, train
+from neural_env.training.state import TrainingStateError
+
+CONFIG = LoopConfig(steps=40, batch=4, learning_rate=0.2, warmup=4, ema=0.9, log_every=1)
+ALWAYS = replace(CONFIG, checkpoint_minutes=0.0)  # saves after every step
+
+orbax_abandons_its_reads = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+class Point(nnx.Module):
+    """The least model there is."""
+
+    def __init__(self, size=2):
+        self.x = nnx.Param(jnp.full(size, 3.0))
+
+
+class Quadratic:
+    """A bowl around 1 that shakes with the key."""
+
+    name = "quadratic"
+
+    def loss(self, module, batch, key):
+        target = batch["target"].mean(axis=0) + 0.1 * jax.random.normal(key, (2,))
+        return jnp.square(module.x[...] - target).sum(), {"spread": batch["target"].std()}
+
+    def batch(self, step, size):
+        return {"target": np.random.default_rng(step).normal(1.0, 0.1, (size, 2)).astype(np.float32)}
+
+    def validate(self, module):
+        return {"distance": float(jnp.abs(module.x[...] - 1).max())}
+
+
+class NaNAt(Quadratic):
+    """Diverges at one step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def batch(self, step, size):
+        batch = super().batch(step, size)
+        return {"target": batch["target"] * np.float32("nan")} if step == self.step else batch
+
+
+class NaNGradientAt(Quadratic):
+    """At one step the loss is finite and its gradient isn't."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def loss(self, module, batch, key):
+        value, logs = super().loss(module, batch, key)
+        return value + 0 * jnp.sqrt(jnp.square(module.x[...]) * (1 - batch["steep"])).sum(), logs
+
+    def batch(self, step, size):
+        # The slope of a square root is infinite at 0, and 0 times infinity is no number.
+        return {**super().batch(step, size), "steep": np.float32(step == self.step)}
+
+
+class Slow(Quadratic):
+    """Takes its time, so that it can be killed in the middle."""
+
+    def batch(self, step, size):
+        time.sleep(0.05)
+        return super().batch(step, size)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupts: its folder, its module and its last state."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *train(Quadratic(), Point(), CONFIG, folder)
+
+
+def metrics(folder, split="train"):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+def losses(folder):
+    return {line["step"]: line["loss"] for line in metrics(folder)}
+
+
+def same(first, second):
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), first, second)))
+
+
+def steps_saved(folder):
+    return sorted(int(path.name) for path in (folder / "state").iterdir() if path.name.isdigit())
+
+
+def test_the_loss_falls_and_the_point_is_found(whole):
+    folder, module, state = whole
+    loss = losses(folder)
+    assert loss[1] > 7 and np.mean([loss[i] for i in range(35, 41)]) < 0.1
+    assert jnp.abs(module.x[...] - 1).max() < 0.3
+    assert int(state.step) == 40 and finished(state, CONFIG)
+
+
+def test_the_module_that_comes_back_has_the_averaged_weights(whole):
+    _, module, state = whole
+    assert (module.x[...] == state.ema["x"]).all() and not same(state.ema, state.params)
+
+
+def test_the_module_that_went_in_can_still_be_used(tmp_path):
+    point = Point()
+    train(Quadratic(), point, replace(CONFIG, steps=3), tmp_path)
+    assert point.x[...].tolist() == [3.0, 3.0]
+
+
+def test_every_line_of_the_metrics_is_json_with_step_and_split(whole):
+    lines = metrics(whole[0])
+    assert [line["step"] for line in lines] == list(range(1, 41))
+    assert all(line["samples_per_second"] > 0 and line["spread"] > 0 and line["time"] > 0 for line in lines)
+    assert [line["step"] for line in metrics(whole[0], "validation")] == [40]
+    assert metrics(whole[0], "validation")[0]["distance"] < 0.3
+
+
+def test_lines_are_written_every_so_many_steps(tmp_path):
+    train(Quadratic(), Point(), replace(CONFIG, steps=12, log_every=5), tmp_path)
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 5, 10]
+
+
+def test_a_run_that_stopped_when_its_time_was_up_goes_on_as_if_it_had_not(whole, tmp_path):
+    short = replace(CONFIG, max_minutes=0.0)  # one step a run
+    for step in (1, 2, 3):
+        _, state = train(Quadratic(), Point(), short, tmp_path)
+        assert int(state.step) == step and not finished(state, short)
+    module, state = train(Quadratic(), Point(), CONFIG, tmp_path)
+    folder, expected, expected_state = whole
+    assert same(state, expected_state) and same(module, expected)
+    assert losses(tmp_path) == losses(folder)
+
+
+def test_a_finished_run_is_left_as_it_is(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    module, state = train(NaNAt(0), Point(), CONFIG, tmp_path)
+    assert same(module, whole[1]) and same(state, whole[2])
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not(whole, tmp_path):
+    command = [sys.executable, __file__, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: (tmp_path / "state").is_dir() and max(steps_saved(tmp_path), default=0) > 8)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and max(steps_saved(tmp_path)) < 40
+    module, state = train(Quadratic(), Point(), CONFIG, tmp_path)
+    assert same(state, whole[2]) and same(module, whole[1])
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("diverging", [NaNAt(12), NaNGradientAt(12)])
+def test_divergence_is_reported_with_its_step_and_the_saved_state_is_intact(whole, tmp_path, diverging):
+    with pytest.raises(NonFiniteLoss, match=r"step 13.*lower the learning rate") as caught:
+        train(diverging, Point(), ALWAYS, tmp_path)
+    assert str(tmp_path / "state") in str(caught.value)
+    assert steps_saved(tmp_path) == [11, 12]
+    _, state = train(Quadratic(), Point(), CONFIG, tmp_path)
+    assert same(state, whole[2])
+
+
+@pytest.mark.parametrize("diverging", [NaNAt(12), NaNGradientAt(12)])
+def test_a_divergence_between_two_lines_of_the_log_is_not_saved_either(tmp_path, diverging):
+    with pytest.raises(NonFiniteLoss, match="step 13"):
+        train(diverging, Point(), replace(CONFIG, steps=13, log_every=10), tmp_path)
+    assert not steps_saved(tmp_path)
+
+
+def damage(folder):
+    """Cuts short every file of the folder that holds numbers."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name == "d"]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def refused(caplog):
+    """Runs into the error and gives its message."""
+
+    def refused(folder, cure, module=None):
+        with pytest.raises(TrainingStateError, match=cure) as caught:
+            train(Quadratic(), module or Point(), CONFIG, folder)
+        return str(caught.value)
+
+    yield refused
+    caplog.clear()  # orbax logs its errors, and with them all that it was about to read: let that go now,
+    gc.collect()  # while the warnings that abandoned reads give are still expected
+
+
+@orbax_abandons_its_reads
+def test_a_damaged_state_is_reported_with_a_cure_that_works(whole, tmp_path, refused):
+    train(Quadratic(), Point(), replace(ALWAYS, steps=40, max_minutes=0.0), tmp_path)
+    train(Quadratic(), Point(), replace(ALWAYS, max_minutes=0.0), tmp_path)
+    assert steps_saved(tmp_path) == [1, 2]
+    newest = tmp_path / "state" / "2"
+    damage(newest)
+    assert str(newest) in refused(tmp_path, "remove that folder to go on from step 1")
+    shutil.rmtree(newest)
+    _, state = train(Quadratic(), Point(), CONFIG, tmp_path)
+    assert same(state, whole[2]) and losses(tmp_path) == losses(whole[0])
+
+
+@orbax_abandons_its_reads
+def test_when_no_older_state_is_left_the_cure_is_to_start_anew(whole, tmp_path, refused):
+    train(Quadratic(), Point(), replace(CONFIG, max_minutes=0.0), tmp_path)
+    damage(tmp_path / "state" / "1")
+    refused(tmp_path, "remove it to start anew")
+    shutil.rmtree(tmp_path / "state" / "1")
+    _, state = train(Quadratic(), Point(), CONFIG, tmp_path)
+    assert same(state, whole[2])
+
+
+@orbax_abandons_its_reads
+def test_the_state_of_another_model_is_refused(tmp_path, refused):
+    train(Quadratic(), Point(), replace(CONFIG, steps=2), tmp_path)
+
+    refused(tmp_path, "damaged or of another model", module=Point(3))
+
+
+if __name__ == "__main__":  # the run that is killed
+    train(Slow(), Point(), ALWAYS, Path(sys.argv[1]))

@@ -1,0 +1,87 @@
+from dataclasses import FrozenInstanceError, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from neural_env.world.model import PRESETS, WorldModel
+
+BATCH = 2
+
+
+@pytest.fixture(scope="module")
+def past(tiny_world):
+    context = jax.random.normal(jax.random.key(0), (BATCH, tiny_world.context, *tiny_world.latent_shape))
+    return context, jnp.array([[0, 1, 2, 1], [1, 0, 0, 2]], jnp.int32)
+
+
+@pytest.fixture(scope="module")
+def imagine(tiny_world, past):
+    @partial(jax.jit, static_argnames="num_steps")
+    def imagine(key, actions, context_noise, num_steps):
+        return tiny_world.imagine(key, past[0], actions, num_steps=num_steps, context_noise=context_noise)
+
+    def call(seed=0, actions=past[1], context_noise=0.0, num_steps=1):
+        return imagine(jax.random.key(seed), actions, context_noise, num_steps)
+
+    return call
+
+
+def test_frames_become_latents_and_latents_become_frames(tiny_world):
+    frames = np.random.default_rng(0).integers(256, size=(BATCH, 120, 160, 3), dtype=np.uint8)
+    latent = tiny_world.encode(jnp.asarray(frames))
+    assert latent.shape == (BATCH, 15, 20, 4) == (BATCH, *tiny_world.latent_shape) and latent.dtype == jnp.float32
+    decoded = tiny_world.decode(latent)
+    assert decoded.shape == frames.shape and decoded.dtype == jnp.uint8
+
+
+def test_equal_keys_imagine_equal_frames_and_others_differ(imagine):
+    assert (imagine(seed=0) == imagine(seed=0)).all()
+    assert (imagine(seed=0) != imagine(seed=1)).any()
+
+
+def test_the_action_taken_changes_what_is_imagined(imagine, past):
+    other = past[1].at[0, -1].set(2)
+    difference = jnp.abs(imagine() - imagine(actions=other)).max(axis=(1, 2, 3))
+    assert difference[0] > 1e-3 and difference[1] == 0
+
+
+def test_steps_and_context_noise_change_what_is_imagined(imagine):
+    assert jnp.abs(imagine() - imagine(num_steps=3)).max() > 1e-3
+    assert jnp.abs(imagine() - imagine(context_noise=0.5)).max() > 1e-3
+
+
+def test_an_untrained_world_stands_still(game, past):
+    world = jax.jit(lambda: WorldModel(PRESETS["tiny"], game, rngs=nnx.Rngs(0)))()
+    context, actions = past
+    latent = jax.jit(partial(world.imagine, num_steps=1))(jax.random.key(0), context, actions)
+    np.testing.assert_allclose(latent, context[:, -1], atol=0.3)  # what shows of the noise: 1/20 of a deviation
+
+
+def test_variables_are_read_off_the_last_transition(tiny_world, past):
+    context, actions = past
+    read = tiny_world.read_variables(context, actions[:, :-1])
+    foretold = tiny_world.foretell(context[:, :-1].repeat(2, axis=1)[:, -4:], actions[:, [0, 0, 1, 2]], context[:, -1])
+    assert read.shape == (BATCH, 1)
+    np.testing.assert_allclose(read, foretold.variables, rtol=1e-5)
+
+
+def test_a_world_is_a_pytree_of_arrays_and_a_description(tiny_world):
+    leaves, tree = jax.tree.flatten(tiny_world)
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves) and len(leaves) > 40
+    copy = jax.tree.unflatten(tree, leaves)
+    assert (copy.noise, copy.context, copy.latent_shape) == (tiny_world.noise, 4, (15, 20, 4))
+
+
+def test_a_screen_that_patches_do_not_tile_is_refused(game):
+    with pytest.raises(ValueError, match="multiple of the patch size"):
+        WorldModel(PRESETS["tiny"], replace(game, resolution=(100, 160)), rngs=nnx.Rngs(0))
+
+
+def test_presets_cannot_be_changed_by_accident():
+    with pytest.raises(FrozenInstanceError):
+        PRESETS["tiny"].unet.blocks = 3
+    assert len({PRESETS["tiny"], PRESETS["small"]}) == 2
