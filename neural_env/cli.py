@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.collect import CollectConfig, collect
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             verbs, prog="neural-env", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
         )
     except _EXPECTED as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
     return 0
 

@@ -177,7 +177,7 @@ def autoregressive(
         ValueError: no episode is that long.
     """
     n = world.context
-    places = [(e, t) for e, episode in enumerate(episodes) for t in range(n, len(episode) - horizon)]
+    places = [(e, t) for e, episode in enumerate(episodes) for t in range(n, len(episode) - horizon + 1)]
     if not places:
         raise ValueError(f"no episode has {n + horizon} steps: play more episodes, or shorten the horizon")
     chosen = [places[i] for i in np.linspace(0, len(places) - 1, rollouts).astype(int)]

@@ -45,7 +45,8 @@ class OutcomeStage:
         target = (batch["variables"] - module.variable_mean[...]) / module.variable_std[...]
         reward_error = jnp.square(reward - symlog(batch["reward"])).mean()
         # The picture after the last transition is a copy of the one before: nothing to read variables from.
-        variable_error = ((1 - batch["ends"])[:, None] * jnp.square(variables - target)).mean()
+        squared = (1 - batch["ends"])[:, None] * jnp.square(variables - target)
+        variable_error = squared.sum() / max(squared.size, 1)  # some games have no variables
         logs = {"hazard": hazard, "reward_error": reward_error, "variable_error": variable_error}
         return hazard + reward_error + variable_error, logs
 

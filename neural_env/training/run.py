@@ -20,7 +20,7 @@ from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.latents import LatentData, Windows, encoded
 from neural_env.training.loop import LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measure_variables
-from neural_env.training.state import TrainState
+from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
 from neural_env.world.model import PRESETS, ModelConfig, WorldModel
 
@@ -67,7 +67,7 @@ def train_autoencoder(run: AutoencoderRun) -> None:
     training = some_frames(dataset, "train", run.max_frames)
     stage = AutoencoderStage(training, some_frames(dataset, "validation", 512), run.loop.seed)
     module = world.autoencoder
-    if not (run.out / "autoencoder" / "state").exists():  # else the trained weights replace it anyway
+    if not has_state(run.out / "autoencoder" / "state"):  # else the trained weights replace it anyway
         module = fit_linear(module, training[:: max(1, len(training) // 1024)])
     module, state = _run(stage, module, run)
     module = measure_latents(module, training[:: max(1, len(training) // 4096)])

@@ -32,6 +32,11 @@ class TrainingStateError(RuntimeError):
     """A saved training state can't be used; the message says which and what to do."""
 
 
+def has_state(folder: Path) -> bool:
+    """Whether there is a whole state in a store's folder; a run killed early leaves the folder without one."""
+    return any(path.name.isdigit() for path in folder.glob("*"))
+
+
 class StateStore:
     """The last two states of a run in `folder`, each written whole or not at all (orbax)."""
 

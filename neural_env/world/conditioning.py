@@ -1,4 +1,4 @@
-"""What the denoiser is told besides pictures: the actions, the diffusion noise level and the context's noise levels."""
+"""What the denoiser is told besides pictures: actions, noise levels, and the gist of the past as a whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32
 
 from neural_env.arrays import Key, Latent
-from neural_env.world.layers import fourier_features
+from neural_env.world.layers import conv, fourier_features
 
 CONTEXT_NOISE_MAX = 0.7  # GameNGen section 3.2.1: level alpha ~ U(0, 0.7)
 CONTEXT_NOISE_BUCKETS = 10  # GameNGen section 3.2.1: one learned embedding a bucket
@@ -40,23 +40,60 @@ def sample_levels(key: Key, batch: int, frames: int) -> Float[Array, "b n"]:
     return bound * jax.random.uniform(key_frame, (batch, frames))
 
 
-class Conditioner(nnx.Module):
-    """One vector from the actions [b, n], ln(sigma)/4 [b] and the context's noise levels [b, n]."""
+class Gist(nnx.Module):
+    """The whole past in one vector: where the player is and how fast, which is how far every pixel is about to move.
 
-    def __init__(self, num_actions: int, context: int, features: int, *, rngs: nnx.Rngs):
+    A picture shifts by one distance for each depth. Told that distance, every block can choose the convolutions that
+    shift by it; left to find it out place by place, a network this small learns to blur instead.
+    """
+
+    def __init__(self, grid: tuple[int, int], channels: int, features: int, *, rngs: nnx.Rngs):
+        h, w = (-(-side // 4) for side in grid)
+        self.first = conv(channels, 64, stride=2, rngs=rngs)
+        self.second = conv(64, 96, stride=2, rngs=rngs)
+        self.out = nnx.Linear(h * w * 96, features, rngs=rngs)
+
+    def __call__(self, context: Float[Array, "b h w k"]) -> Float[Array, "b e"]:
+        """Returns the gist of the frames stacked in channels."""
+        x = nnx.silu(self.second(nnx.silu(self.first(context))))
+        return self.out(x.reshape(len(x), -1))
+
+
+class Conditioner(nnx.Module):
+    """One vector from the past frames, the actions [b, n], ln(sigma)/4 [b] and the context's noise levels [b, n]."""
+
+    def __init__(
+        self,
+        num_actions: int,
+        context: int,
+        grid: tuple[int, int],
+        channels: int,
+        features: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
         self.features = features
         # One table for each place in the context: an action's age matters as much as its kind.
-        self.actions = nnx.List([nnx.Embed(num_actions, features, rngs=rngs) for _ in range(context)])
+        # Large at the start, or the model learns for an hour to do without them.
+        init = nnx.initializers.normal(0.5)
+        self.actions = nnx.List(
+            [nnx.Embed(num_actions, features, embedding_init=init, rngs=rngs) for _ in range(context)]
+        )
         self.levels = nnx.List([nnx.Embed(CONTEXT_NOISE_BUCKETS, features, rngs=rngs) for _ in range(context)])
+        self.gist = Gist(grid, context * channels, features, rngs=rngs)
         self.noise = nnx.Linear(64, features, rngs=rngs)
         self.hidden = nnx.Linear(features, features, rngs=rngs)
         self.out = nnx.Linear(features, features, rngs=rngs)
 
     def __call__(
-        self, actions: Int32[Array, "b n"], c_noise: Float[Array, " b"], levels: Float[Array, "b n"]
+        self,
+        context: Float[Array, "b h w k"],
+        actions: Int32[Array, "b n"],
+        c_noise: Float[Array, " b"],
+        levels: Float[Array, "b n"],
     ) -> Float[Array, "b e"]:
         """Returns the embedding [b, features] that modulates every block of the U-Net."""
-        x = self.noise(fourier_features(c_noise, 64))
+        x = self.gist(context) + self.noise(fourier_features(c_noise, 64))
         buckets = bucket(levels)
         for i, (action, level) in enumerate(zip(self.actions, self.levels, strict=True)):
             x = x + action(actions[:, i]) + level(buckets[:, i])

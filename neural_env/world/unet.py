@@ -19,7 +19,7 @@ class UNetConfig:
     """Sizes of the denoiser."""
 
     context: int = 4  # past frames seen, and actions: those between them and the one that leads to the next frame
-    widths: tuple[int, ...] = (96, 144, 192)  # features at full, half, quarter latent resolution
+    widths: tuple[int, ...] = (96, 144, 128)  # features at full, half, quarter latent resolution
     blocks: int = 2  # residual blocks a level, on the way down and again on the way up
     embedding: int = 192  # features of the conditioning vector
 
@@ -29,7 +29,7 @@ class UNet(nnx.Module):
 
     def __init__(self, config: UNetConfig, grid: tuple[int, int], channels: int, num_actions: int, *, rngs: nnx.Rngs):
         widths, e = config.widths, config.embedding
-        self.conditioner = Conditioner(num_actions, config.context, e, rngs=rngs)
+        self.conditioner = Conditioner(num_actions, config.context, grid, channels, e, rngs=rngs)
         self.stem = conv(channels * (config.context + 1), widths[0], rngs=rngs)
         self.position = Position(grid, widths[0], rngs=rngs)
         self.down = nnx.List(
@@ -62,9 +62,9 @@ class UNet(nnx.Module):
         levels: Float[Array, "b n"],
     ) -> Latent:
         """Returns F [b, h, w, c]; `context` is oldest first, `actions[:, -1]` leads to the frame being denoised."""
-        embedding = self.conditioner(actions, c_noise, levels)
-        stacked = jnp.concatenate([x, *jnp.moveaxis(context, 1, 0)], axis=-1)
-        h = self.position(self.stem(stacked))
+        past = jnp.concatenate(jnp.moveaxis(context, 1, 0), axis=-1)
+        embedding = self.conditioner(past, actions, c_noise, levels)
+        h = self.position(self.stem(jnp.concatenate([x, past], axis=-1)))
         skips = []
         for i, blocks in enumerate(self.down):
             h = h if i == 0 else self.shrink[i - 1](h)

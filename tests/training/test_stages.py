@@ -1,0 +1,343 @@
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from neural_env.data.episode import Episode
+from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents, reconstructions
+from neural_env.training.denoiser import DenoiserStage, channel_weight
+from neural_env.training.latents import LatentData, Windows, encode_frames, encoded
+from neural_env.training.outcome import ENDS_PER_BATCH, OutcomeStage, measure_variables
+from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig
+from neural_env.world.outcome import OutcomeConfig, OutcomeModel
+from neural_env.world.parameters import parameters, replaced
+
+GRID, CHANNELS, CONTEXT, ACTIONS = (15, 20), 4, 4, 3
+LENGTHS = (12, 3, 30, 5, 4, 9)  # frames of each episode; one of 4 has no transition with a full context
+TERMINATED = (True, True, False, True, True, True)
+
+
+def latent_data(variables=2, terminated=TERMINATED):
+    """Episodes whose frames know who they are: latent channel 0 is the episode, channel 1 the time in it."""
+    total, starts = sum(LENGTHS), np.cumsum((0, *LENGTHS))
+    episode = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    time = np.concatenate([np.arange(length) for length in LENGTHS])
+    latents = np.random.default_rng(0).standard_normal((total, *GRID, CHANNELS)).astype(np.float16)
+    latents[..., 0], latents[..., 1] = episode[:, None, None], time[:, None, None]
+    ends = np.zeros(total, np.uint8)
+    ends[starts[1:] - 2] = terminated  # the transition to the last frame
+    rewards = np.where(np.arange(total) % 3 == 0, 5.0, 0.0).astype(np.float32)
+    values = (100.0 - 10 * time[:, None] + np.arange(variables)).astype(np.float32)
+    return LatentData(latents, (time % ACTIONS).astype(np.int32), rewards, values, ends, starts)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return latent_data()
+
+
+def windows(data, **options):
+    return Windows(data, CONTEXT, 0, **{"pictures_only": False, **options})
+
+
+def test_a_window_never_crosses_the_border_of_an_episode(data):
+    batch = windows(data).gather(windows(data).index)
+    seen = np.concatenate([batch["context"], batch["latent"][:, None]], axis=1)[:, :, 0, 0]  # window, frame, channel
+    assert (np.ptp(seen[..., 0], axis=1) == 0).all()
+    assert (np.diff(seen[..., 1], axis=1) == 1).all()
+
+
+def test_every_transition_with_a_full_context_is_one_window(data):
+    batch = windows(data).gather(windows(data).index)
+    pairs = {(int(e), int(t)) for e, t in batch["latent"][:, 0, 0, :2]}
+    assert pairs == {(e, t) for e, length in enumerate(LENGTHS) for t in range(CONTEXT, length)}
+    assert len(windows(data).index) == len(pairs)
+
+
+def test_a_window_has_the_outcome_of_the_action_taken_in_it(data):
+    index = windows(data).index
+    batch = windows(data).gather(index)
+    assert (batch["reward"] == data.rewards[index]).all()
+    assert (batch["ends"] == data.ends[index]).all()
+    assert (batch["variables"] == data.variables[index + 1]).all()
+    time = batch["context"][:, :, 0, 0, 1]
+    assert (batch["actions"] == time % ACTIONS).all()
+
+
+def test_pictures_only_leaves_out_the_transitions_that_terminate(data):
+    every, pictures = windows(data), windows(data, pictures_only=True)
+    left_out = np.setdiff1d(every.index, pictures.index)
+    assert data.ends[left_out].all() and not data.ends[pictures.index].any()
+    assert len(left_out) == sum(t for t, length in zip(TERMINATED, LENGTHS, strict=True) if length > CONTEXT)
+
+
+def test_a_batch_is_a_function_of_the_step_and_the_seed(data):
+    one, other = windows(data), Windows(data, CONTEXT, 1, pictures_only=False)
+    first, again, next_step, seed = one.batch(3, 16), windows(data).batch(3, 16), one.batch(4, 16), other.batch(3, 16)
+    assert all((first[name] == again[name]).all() for name in first)
+    assert (first["latent"] != next_step["latent"]).any() and (first["latent"] != seed["latent"]).any()
+
+
+def test_validation_windows_are_spread_from_the_first_to_the_last(data):
+    batches = windows(data).evenly(4, 3)
+    assert [len(batch["latent"]) for batch in batches] == [4, 4, 4]
+    assert batches[0]["latent"][0, 0, 0, :2].tolist() == [0, CONTEXT]
+    assert batches[-1]["latent"][-1, 0, 0, :2].tolist() == [5, 8]
+
+
+def test_episodes_that_are_all_too_short_are_refused(data):
+    with pytest.raises(ValueError, match="no episode is longer than the context of 30 frames: collect longer episodes"):
+        Windows(data, 30, 0, pictures_only=False)
+
+
+# Encoding a dataset.
+
+
+SMALL = AutoencoderConfig(channels=4, encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(perturbed):
+    return perturbed(Autoencoder(SMALL, (32, 40), rngs=nnx.Rngs(0)))
+
+
+def episode(seed, steps, terminated):
+    rng = np.random.default_rng(seed)
+    return Episode(
+        frames=rng.integers(256, size=(steps + 1, 32, 40, 3), dtype=np.uint8),
+        actions=rng.integers(ACTIONS, size=steps, dtype=np.int32),
+        rewards=rng.standard_normal(steps).astype(np.float32),
+        variables=rng.standard_normal((steps + 1, 2)).astype(np.float32),
+        terminated=terminated,
+        truncated=not terminated,
+        seed=seed,
+        policy="none",
+    )
+
+
+class FakeDataset:
+    """Two training episodes, and how often they were read."""
+
+    def __init__(self, manifest_hash="a"):
+        self.manifest_hash = manifest_hash
+        self.manifest = SimpleNamespace(of_split=lambda split: [SimpleNamespace(episodes=2)])
+        self.all = [episode(2, 40, True), episode(3, 7, False)]
+        self.read = 0
+
+    def episodes(self, split):
+        self.read += 1
+        yield from self.all
+
+
+def test_encoding_aligns_every_row_with_its_frame(autoencoder, tmp_path):
+    dataset = FakeDataset()
+    first, second = dataset.all
+    data = encoded(dataset, "train", autoencoder, tmp_path)
+    assert data.starts.tolist() == [0, 41, 49]
+    frames = np.concatenate([first.frames, second.frames])
+    np.testing.assert_allclose(data.latents, encode_frames(autoencoder, frames), rtol=2**-9, atol=1e-3)
+    assert (data.actions == np.concatenate([first.actions, [0], second.actions, [0]])).all()
+    assert (data.rewards == np.concatenate([first.rewards, [0], second.rewards, [0]])).all()
+    assert (data.variables == np.concatenate([first.variables, second.variables])).all()
+    assert np.flatnonzero(data.ends).tolist() == [39]  # the second was cut off, which is no end
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 70])
+def test_frames_are_encoded_alike_in_any_number(autoencoder, count):
+    frames = np.random.default_rng(0).integers(256, size=(70, 32, 40, 3), dtype=np.uint8)
+    assert (encode_frames(autoencoder, frames[:count]) == encode_frames(autoencoder, frames)[:count]).all()
+
+
+def test_a_dataset_is_encoded_once(autoencoder, tmp_path):
+    dataset = FakeDataset()
+    first, second = (encoded(dataset, "train", autoencoder, tmp_path) for _ in range(2))
+    assert dataset.read == 1
+    assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first))
+
+
+def test_another_auto_encoder_or_dataset_is_encoded_anew(autoencoder, perturbed, tmp_path):
+    encoded(FakeDataset(), "train", autoencoder, tmp_path)
+    other_data, same_data = FakeDataset("b"), FakeDataset()
+    encoded(other_data, "train", autoencoder, tmp_path)
+    latents = encoded(same_data, "train", perturbed(autoencoder, seed=1), tmp_path).latents
+    assert (other_data.read, same_data.read) == (1, 1)
+    assert (latents != encoded(FakeDataset(), "train", autoencoder, tmp_path).latents).any()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
+def test_a_cache_cut_short_is_made_again(autoencoder, tmp_path, keep):
+    whole = encoded(FakeDataset(), "train", autoencoder, tmp_path)
+    (cache,) = tmp_path.iterdir()
+    content = cache.read_bytes()
+    cache.write_bytes(content[: int(keep * len(content))])
+    again = encoded(FakeDataset(), "train", autoencoder, tmp_path)
+    assert (again.latents == whole.latents).all()
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [content]
+
+
+# The auto-encoder.
+
+
+def structured_frames(count=128):
+    """A wall and a floor with a light that moves, whose patches have a few principal components."""
+    y, x = np.mgrid[0:32, 0:40] / 40
+    t = np.linspace(0, 4, count)[:, None, None]
+    light = 90 * np.exp(-20 * ((x - 0.5 - 0.4 * np.sin(t)) ** 2 + (y - 0.4 - 0.2 * np.cos(3 * t)) ** 2))
+    frames = np.stack([60 + light, 100 * (y > 0.5) + light / 2, np.broadcast_to(200 * y, light.shape)], axis=-1)
+    return frames.clip(0, 255).astype(np.uint8)
+
+
+def test_the_linear_fit_alone_reconstructs_far_better_than_no_training():
+    fresh, frames = Autoencoder(SMALL, (32, 40), rngs=nnx.Rngs(0)), structured_frames()
+    training, validation = frames[::2], frames[1::2]
+    untrained = AutoencoderStage(training, validation, 0).validate(fresh)["psnr"]
+    fitted = AutoencoderStage(training, validation, 0).validate(fit_linear(fresh, training))["psnr"]
+    assert untrained < 15 and fitted > untrained + 15
+
+
+def test_the_linear_fit_gives_codes_of_unit_variance():
+    frames = structured_frames()
+    codes = fit_linear(Autoencoder(SMALL, (32, 40), rngs=nnx.Rngs(0)), frames).codes(jnp.asarray(frames) / 127.5 - 1)
+    np.testing.assert_allclose(codes.mean(axis=(0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(codes.std(axis=(0, 1, 2)), 1, rtol=1e-3)
+
+
+def test_measured_latents_have_mean_0_and_deviation_1(autoencoder):
+    frames = structured_frames()
+    measured = measure_latents(autoencoder, frames)
+    latents = encode_frames(measured, frames)
+    np.testing.assert_allclose(latents.mean(axis=(0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(latents.std(axis=(0, 1, 2)), 1, rtol=1e-4)
+    assert not np.allclose(encode_frames(autoencoder, frames).std(axis=(0, 1, 2)), 1, rtol=0.1)
+
+
+def test_reconstructions_come_beside_their_originals(autoencoder):
+    frames = structured_frames()
+    pairs = list(reconstructions(autoencoder, frames))
+    assert [len(a) for a, _ in pairs] == [64, 64] and all(a.shape == b.shape for a, b in pairs)
+    assert (np.concatenate([a for a, _ in pairs]) == frames).all()
+
+
+def test_auto_encoder_batches_are_a_function_of_the_step_and_the_seed():
+    frames = structured_frames()
+    stage, other = AutoencoderStage(frames, frames, 0), AutoencoderStage(frames, frames, 1)
+    first = stage.batch(5, 8)["frames"]
+    assert first.shape == (8, 32, 40, 3) and (first == stage.batch(5, 8)["frames"]).all()
+    assert (first != stage.batch(6, 8)["frames"]).any() and (first != other.batch(5, 8)["frames"]).any()
+
+
+# What shows in pixels.
+
+
+def test_a_channel_that_shows_more_weighs_more(autoencoder):
+    kernel = parameters(autoencoder)["decoder.linear.kernel"]
+    loud = replaced(autoencoder, {"decoder.linear.kernel": kernel.at[:, 2].multiply(30.0)})
+    latent = np.random.default_rng(0).standard_normal((2, 4, 5, 4)).astype(np.float32)
+    weight, before = channel_weight(loud, latent), channel_weight(autoencoder, latent)
+    assert weight.argmax() == 2 and weight[2] > 2 * before[2]
+    np.testing.assert_allclose([weight.mean(), before.mean()], 1, rtol=1e-5)
+    assert weight.min() >= 0.1
+
+
+# The outcome.
+
+
+def outcome_stage(data):
+    return OutcomeStage(windows(data), windows(data))
+
+
+def test_an_outcome_batch_over_draws_ends_and_is_a_function_of_the_step(data):
+    stage = outcome_stage(data)
+    first, again, other = stage.batch(0, 32), stage.batch(0, 32), stage.batch(1, 32)
+    assert first["ends"].mean() == ENDS_PER_BATCH > 3 * data.ends[windows(data).index].mean() / 2
+    assert all((first[name] == again[name]).all() for name in first)
+    assert (first["latent"] != other["latent"]).any()
+
+
+def test_the_weights_make_the_over_drawn_average_an_unbiased_estimate(data):
+    stage, index = outcome_stage(data), windows(data).index
+    batches = [stage.batch(step, 64) for step in range(300)]
+    prior = data.ends[index].mean()
+    assert all(np.isclose((batch["weight"] * batch["ends"]).mean(), prior) for batch in batches)
+    assert all(np.isclose(batch["weight"].mean(), 1) for batch in batches)
+    estimates = np.array([(batch["weight"] * batch["reward"]).mean() for batch in batches])
+    assert abs(estimates.mean() - data.rewards[index].mean()) < 5 * estimates.std() / np.sqrt(len(estimates))
+
+
+def test_without_terminations_there_is_nothing_to_over_draw():
+    stage = outcome_stage(latent_data(terminated=(False,) * 6))
+    batch = stage.batch(0, 16)
+    assert (batch["ends"] == 0).all() and np.allclose(batch["weight"], 1)
+
+
+def outcome_model(variables):
+    config = OutcomeConfig(width=4, hidden=16)
+    return OutcomeModel(config, GRID, CHANNELS, CONTEXT, ACTIONS, variables, rngs=nnx.Rngs(0))
+
+
+def test_variables_are_learned_on_the_scale_of_the_data(data):
+    measured = measure_variables(outcome_model(2), data)
+    np.testing.assert_allclose(measured.variable_mean[...], data.variables.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(measured.variable_std[...], data.variables.std(axis=0), rtol=1e-5)
+
+
+def test_a_variable_that_never_changes_is_not_divided_by_zero(data):
+    constant = LatentData(**{**vars(data), "variables": np.full_like(data.variables, 50.0)})
+    assert (measure_variables(outcome_model(2), constant).variable_std[...] > 0).all()
+
+
+def test_validation_tells_error_by_variable_and_how_likely_ends_are(data):
+    scores = outcome_stage(data).validate(measure_variables(outcome_model(2), data))
+    names = {"reward_error", "variable_0_error", "variable_1_error", "termination_when_none", "termination_when_due"}
+    assert scores.keys() == names and np.isfinite(list(scores.values())).all()
+
+
+# Every stage.
+
+
+def value_and_gradient(stage, module):
+    @jax.jit
+    def differentiate(params, batch):
+        return jax.value_and_grad(lambda p: stage.loss(replaced(module, p), batch, jax.random.key(0))[0])(params)
+
+    return differentiate(parameters(module), stage.batch(0, 8))
+
+
+def assert_learns(stage, module):
+    value, gradient = value_and_gradient(stage, module)
+    assert np.isfinite(value) and value > 0
+    assert np.isfinite(optax.global_norm(gradient)) and optax.global_norm(gradient) > 1e-4
+    return gradient
+
+
+def test_the_auto_encoders_loss_reaches_encoder_and_decoder(autoencoder):
+    frames = structured_frames()
+    gradient = assert_learns(AutoencoderStage(frames, frames, 0), autoencoder)
+    assert all(jnp.abs(g).max() > 0 for name, g in gradient.items() if "kernel" in name)
+
+
+def test_the_denoisers_loss_reaches_every_weight(tiny_world, data):
+    stage = DenoiserStage(tiny_world, windows(data, pictures_only=True), windows(data, pictures_only=True))
+    gradient = assert_learns(stage, tiny_world.unet)
+    assert all(jnp.abs(g).max() > 0 for name, g in gradient.items() if "kernel" in name)
+
+
+def test_the_denoiser_is_validated_against_shuffled_actions_and_copying(tiny_world, data):
+    stage = DenoiserStage(tiny_world, windows(data, pictures_only=True), windows(data, pictures_only=True))
+    scores = stage.validate(tiny_world.unet)
+    assert scores.keys() == {"psnr", "psnr_shuffled", "psnr_copy_last"}
+    assert scores["psnr"] != scores["psnr_shuffled"] and np.isfinite(list(scores.values())).all()
+
+
+@pytest.mark.parametrize("variables", [0, 1, 2])
+def test_the_outcomes_loss_reaches_both_trunks_with_any_number_of_variables(variables):
+    data = latent_data(variables=variables)
+    module = measure_variables(outcome_model(variables), data)
+    gradient = assert_learns(outcome_stage(data), module)
+    assert all(jnp.abs(g).max() > 0 for name, g in gradient.items() if "kernel" in name)
+    assert {name.split(".")[0] for name in gradient} == {"hazard", "readout"}
+    assert np.isfinite(list(outcome_stage(data).validate(module).values())).all()
