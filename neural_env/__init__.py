@@ -18,12 +18,12 @@ __all__ = ["__version__", "load"]
 
 _MAX_STEPS = 525  # 2100 tics at frame skip 4: the cap of World Models' take_cover score
 
-for _name, _entry in (
-    ("NeuralDoom-v0", "neural_env.envs.neural_doom:NeuralDoom"),
-    ("RealDoom-v0", "neural_env.envs.real_doom:RealDoom"),
+for _name, _entry, _vector_entry in (
+    ("NeuralDoom-v0", "neural_env.envs.neural_doom:NeuralDoom", "neural_env.envs.vector:NeuralDoomVector"),
+    ("RealDoom-v0", "neural_env.envs.real_doom:RealDoom", None),
 ):
     if _name not in gym.registry:  # a module reload must not warn
-        gym.register(_name, entry_point=_entry, max_episode_steps=_MAX_STEPS)
+        gym.register(_name, entry_point=_entry, vector_entry_point=_vector_entry, max_episode_steps=_MAX_STEPS)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,9 @@ run=out/take_cover
 world=${1:-neural_env/checkpoints/take_cover}
 verb=.venv/bin/neural-env
 
-$verb collect --scenario take_cover --episodes 1000 --workers 2 --out $data
-$verb train autoencoder --data $data --out $run --steps 2600 --batch 16 --learning-rate 1e-3
-$verb train denoiser --data $data --out $run --steps 9000 --batch 16 --learning-rate 1e-3
-$verb train outcome --data $data --out $run --steps 2000 --batch 64 --learning-rate 5e-4
+$verb collect --scenario take_cover --episodes 1000 --workers 2 --out $data # 25 seconds
+$verb train autoencoder --data $data --out $run # AE_MIN minutes
+$verb train denoiser --data $data --out $run    # DEN_MIN minutes
+$verb train outcome --data $data --out $run     # OUT_MIN minutes
 $verb bundle --data $data --run $run --out "$world"
 $verb evaluate --checkpoint "$world" --episodes 50 --rollouts 128 --pictures docs/pictures --write

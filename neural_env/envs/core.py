@@ -1,7 +1,8 @@
 """The environment as pure functions of explicit state: under `jit`, `vmap` and `scan` they are the whole dream.
 
-state = start(world, context, actions)
-observation, state, outcome = step(world, key, state, action, dials...)
+state = encode_context(world, frames, actions)
+frame, state, outcome = step(world, key, state, action, dials...)      one transition, the caller's randomness
+frame, carry, outcome = advance(world, carry, action, dials...)        one transition, the episode's own randomness
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt32
 
 from neural_env.arrays import Key
 from neural_env.world.model import WorldModel
@@ -22,6 +23,13 @@ class DreamState(NamedTuple):
 
     context: Float[Array, "n h w c"]  # latents, oldest first; the last is the present frame
     actions: Int32[Array, " n-1"]  # actions[i] led from context[i] to context[i + 1]
+
+
+class Carry(NamedTuple):
+    """What an episode hands from step to step; equal carries and actions have equal futures."""
+
+    key: UInt32[Array, " k"]  # `jax.random.key_data`: plain numbers, which the host and files can hold
+    state: DreamState
 
 
 class StepOutcome(NamedTuple):
@@ -73,6 +81,28 @@ def step(
     terminated = jax.random.bernoulli(key_end, probability)
     result = StepOutcome(outcome.reward[0], terminated, outcome.variables[0], probability)
     return world.decode(latent)[0], following, result
+
+
+def advance(
+    world: WorldModel, carry: Carry, action: Int32[Array, ""], **dials: Any
+) -> tuple[UInt8[Array, "H W 3"], Carry, StepOutcome]:
+    """`step` with the episode's own randomness: its key is split once a step."""
+    key, key_step = jax.random.split(jax.random.wrap_key_data(carry.key))
+    frame, state, outcome = step(world, key_step, carry.state, action, **dials)
+    return frame, Carry(jax.random.key_data(key), state), outcome
+
+
+def play(
+    world: WorldModel, carry: Carry, actions: Int32[Array, " t"], **dials: Any
+) -> tuple[UInt8[Array, "t H W 3"], Carry, StepOutcome]:
+    """`advance` along a row of actions, one scan; terminations are reported and passed over."""
+
+    def one(carry: Carry, action: Array) -> tuple[Carry, tuple[Array, StepOutcome]]:
+        frame, carry, outcome = advance(world, carry, action, **dials)
+        return carry, (frame, outcome)
+
+    carry, (frames, outcomes) = jax.lax.scan(one, carry, actions)
+    return frames, carry, outcomes
 
 
 def rollout(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from inspect import Parameter, signature
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -49,13 +48,6 @@ class DoomEnv(gym.Env[Frame, np.int64]):
         self._playing = False
         self._closed = False
         self._window: Window | None = None
-
-    @classmethod
-    def _refuse(cls, unknown: dict[str, Any]) -> None:
-        """Raises `TypeError`, with the arguments that there are, if any is unknown."""
-        if unknown:
-            known = [name for name, p in signature(cls).parameters.items() if p.kind is not Parameter.VAR_KEYWORD]
-            raise TypeError(f"{cls.__name__} has no argument {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
 
     @abstractmethod
     def _start(self, options: dict[str, Any]) -> tuple[Frame, npt.NDArray[np.float32]]:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from gymnasium.utils import EzPickle
 
 from neural_env.data.vizdoom import DoomEngine
+from neural_env.envs.arguments import refuse_unknown
 from neural_env.envs.doom import DoomEnv, Frame
 from neural_env.game import GameConfig
 
@@ -37,7 +38,7 @@ class RealDoom(DoomEnv, EzPickle):
         render_mode: str | None = None,
         **unknown: Any,
     ) -> None:
-        self._refuse(unknown)
+        refuse_unknown(type(self), unknown)
         EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode)
         self._engine = DoomEngine(scenario, resolution, frame_skip)
         names = self._engine.scenario

@@ -16,9 +16,7 @@ class Window:
         try:
             import pygame
         except ImportError as error:
-            raise gym.error.DependencyNotInstalled(
-                'render_mode="human" needs pygame: pip install pygame-ce'
-            ) from error
+            raise gym.error.DependencyNotInstalled('render_mode="human" needs pygame: pip install pygame-ce') from error
         height, width = resolution
         self._scale = max(1, _HEIGHT // height)
         self._fps = fps

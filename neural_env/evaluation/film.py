@@ -26,7 +26,8 @@ def write_film(frames: Iterable[np.ndarray], path: Path, frames_per_second: floa
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
         stream.pix_fmt = "yuv420p"
         for frame in frames:
-            stream.height, stream.width = frame.shape[:2]
+            if not stream.codec_context.is_open:  # the first frame says how large the film is
+                stream.height, stream.width = frame.shape[:2]
             for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():

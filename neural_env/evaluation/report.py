@@ -10,13 +10,14 @@ import numpy as np
 from rich.table import Table
 
 from neural_env.checkpoint import Checkpoint
+from neural_env.data.episode import Split
 from neural_env.evaluation.world import (
     Dials,
     RolloutScores,
     autoregressive,
     real_episodes,
+    seeds_of,
     teacher_forced,
-    test_seeds,
     windows_of,
 )
 
@@ -25,10 +26,17 @@ Scores = dict[str, Any]
 
 
 def measure(
-    checkpoint: Checkpoint, dials: Dials, *, episodes: int, first_seed: int, rollouts: int, horizon: int = 64
+    checkpoint: Checkpoint,
+    dials: Dials,
+    *,
+    split: Split = "test",
+    episodes: int,
+    first_seed: int,
+    rollouts: int,
+    horizon: int = 64,
 ) -> tuple[Scores, RolloutScores]:
-    """Plays test-seeded episodes in the real game and scores the world on them."""
-    seeds = test_seeds(episodes, first_seed)
+    """Plays episodes of held-out seeds in the real game and scores the world on them."""
+    seeds = seeds_of(split, episodes, first_seed)
     real = real_episodes(checkpoint.game, seeds)
     forced = teacher_forced(checkpoint.world, windows_of(real, checkpoint.model.unet.context), dials)
     dreams = autoregressive(checkpoint.world, real, dials, horizon, rollouts)
@@ -41,7 +49,8 @@ def measure(
         if step <= horizon
     }
     scores = {
-        "test_seeds": [seeds[0], seeds[-1]],
+        "split": split,
+        "seeds": [seeds[0], seeds[-1]],
         "episodes": episodes,
         "policy": real[0].policy,
         "dials": asdict(dials),

@@ -1,14 +1,15 @@
-"""`neural-env evaluate`: the scores of a world on test seeds, printed, drawn and, if asked, kept in its checkpoint."""
+"""`neural-env evaluate`: a world's scores on held-out seeds, printed, drawn and, if asked, kept in its checkpoint."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from neural_env import checkpoint as checkpoints
+from neural_env.data.episode import Split
 from neural_env.evaluation.film import write_strip
 from neural_env.evaluation.report import measure, plot_drift, table
 from neural_env.evaluation.world import Dials, RolloutScores, long_dream
@@ -19,14 +20,15 @@ _STEPS = (1, 4, 8, 16, 32, 64)  # steps of the roll-out that its picture shows
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Score a world against the real game on test seeds."""
+    """Score a world against the real game on held-out seeds."""
 
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
     num_steps: int = 1  # denoising steps a frame
     context_noise: float = 0.0  # level at which the past is corrupted
     episodes: int = 20  # real episodes, of as many test seeds
     rollouts: int = 64  # dreams that the autoregressive rows are averaged over
-    first_seed: int = 0  # the first seeds of the test split from here on
+    split: Split = "test"  # whose seeds are played; choose dials on validation, report on test
+    first_seed: int = 0  # the first seeds of the split from here on
     pictures: Path | None = None  # folder for drift.png, rollout.png and long_dream.png
     write: bool = False  # keep the scores in the checkpoint's config.json
 
@@ -36,19 +38,28 @@ def evaluate(config: EvaluateConfig) -> None:
     loaded = checkpoints.load(config.checkpoint)
     dials = Dials(config.num_steps, config.context_noise)
     scores, dreams = measure(
-        loaded, dials, episodes=config.episodes, first_seed=config.first_seed, rollouts=config.rollouts
+        loaded,
+        dials,
+        split=config.split,
+        episodes=config.episodes,
+        first_seed=config.first_seed,
+        rollouts=config.rollouts,
     )
-    title = f"{config.checkpoint}: {config.episodes} episodes of test seeds, {config.num_steps} denoising step(s)"
+    title = (
+        f"{config.checkpoint}: {config.episodes} episodes of {config.split} seeds, {config.num_steps} step(s) a frame"
+    )
     Console().print(table(scores, loaded.game.variable_names, title=title))
     if config.pictures is not None:
         _draw(config.pictures, loaded, dials, dreams)
     if config.write:
-        command = (
-            f"neural-env evaluate --checkpoint {config.checkpoint} --episodes {config.episodes} "
-            f"--rollouts {config.rollouts} --num-steps {config.num_steps} --context-noise {config.context_noise}"
-        )
-        kept = replace(loaded, scores={**scores, "command": command})
+        kept = replace(loaded, scores={**scores, "command": command_of(config)})
         checkpoints.write_scores(kept, checkpoints.resolve(config.checkpoint))
+
+
+def command_of(config: EvaluateConfig) -> str:
+    """The command line that measures the same again."""
+    values = {name: value for name, value in asdict(config).items() if name not in ("pictures", "write")}
+    return " ".join(["neural-env evaluate", *(f"--{n.replace('_', '-')} {value}" for n, value in values.items())])
 
 
 def _draw(folder: Path, loaded: checkpoints.Checkpoint, dials: Dials, dreams: RolloutScores) -> None:

@@ -1,4 +1,4 @@
-"""How true a world is, on episodes of test seeds that are played afresh in the real game.
+"""How true a world is, on episodes of held-out seeds that are played afresh in the real game.
 
 Teacher-forced: every frame is predicted from the true past. Autoregressive: the dream sees its own frames, the real
 actions alone link it to the truth. Frames are compared with the engine's own, so the auto-encoder's loss is included.
@@ -6,10 +6,12 @@ actions alone link it to the truth. Frames are compared with the engine's own, s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from rich.progress import track
 
 from neural_env.checkpoint import Starts
 from neural_env.data.collect import play
-from neural_env.data.episode import Episode, split_of
+from neural_env.data.episode import Episode, Split, split_of
 from neural_env.data.policies import StickyRandom
 from neural_env.envs import core
 from neural_env.envs.real_doom import RealDoom
@@ -38,14 +40,9 @@ class Dials:
     context_noise: float = 0.0
 
 
-def test_seeds(count: int, first: int = 0) -> list[int]:
-    """The first `count` seeds from `first` on that belong to the test split."""
-    seeds: list[int] = []
-    while len(seeds) < count:
-        if split_of(first) == "test":
-            seeds.append(first)
-        first += 1
-    return seeds
+def seeds_of(split: Split, count: int, first: int = 0) -> list[int]:
+    """The first `count` seeds from `first` on that belong to a split."""
+    return list(islice((seed for seed in itertools.count(first) if split_of(seed) == split), count))
 
 
 def real_episodes(game: GameConfig, seeds: Sequence[int], repeat: float = 0.5, max_steps: int = 525) -> list[Episode]:

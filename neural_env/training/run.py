@@ -42,7 +42,7 @@ class TrainConfig:
 class AutoencoderRun(TrainConfig):
     """Train the auto-encoder."""
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4_000, batch=16, learning_rate=1e-3))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_600, batch=16, learning_rate=1e-3))
     max_frames: int = 60_000  # training frames held in memory, drawn evenly from the data
 
 
@@ -50,14 +50,14 @@ class AutoencoderRun(TrainConfig):
 class DenoiserRun(TrainConfig):
     """Train the denoiser, on the latents of the run's auto-encoder."""
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=10_000, batch=16, learning_rate=5e-4))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRun(TrainConfig):
     """Train reward, termination and variables, on the latents of the run's auto-encoder."""
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=4_000, batch=64, learning_rate=5e-4))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=64, learning_rate=5e-4))
 
 
 def train_autoencoder(run: AutoencoderRun) -> None:

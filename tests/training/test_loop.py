@@ -128,6 +128,18 @@ def test_every_line_of_the_metrics_is_json_with_step_and_split(whole):
     assert metrics(whole[0], "validation")[0]["distance"] < 0.3
 
 
+def test_every_step_has_a_batch_and_a_key_of_its_own(tmp_path):
+    class Told(Quadratic):
+        def loss(self, module, batch, key):
+            value, _ = super().loss(module, batch, key)
+            return value, {"drawn": jax.random.uniform(key), "first": batch["target"][0, 0]}
+
+    train(Told(), Point(), replace(CONFIG, steps=6), tmp_path)
+    assert len({line["drawn"] for line in metrics(tmp_path)}) == 6
+    expected = [Quadratic().batch(step, 4)["target"][0, 0] for step in range(6)]
+    np.testing.assert_allclose([line["first"] for line in metrics(tmp_path)], expected)
+
+
 def test_lines_are_written_every_so_many_steps(tmp_path):
     train(Quadratic(), Point(), replace(CONFIG, steps=12, log_every=5), tmp_path)
     assert [line["step"] for line in metrics(tmp_path)] == [1, 5, 10]

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from neural_env.world.conditioning import CONTEXT_NOISE_MAX, Conditioner, bucket, corrupt, sample_levels
@@ -40,10 +41,25 @@ def test_training_levels_differ_from_frame_to_frame_and_favour_none():
     np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / len(levels)))
 
 
-def test_the_age_of_an_action_matters_as_much_as_its_kind():
-    conditioner = Conditioner(3, 2, 8, rngs=nnx.Rngs(0))
+@pytest.fixture(scope="module")
+def conditioner():
+    return Conditioner(3, 2, (5, 6), 4, 8, rngs=nnx.Rngs(0))
+
+
+def past(batch):
+    return jax.random.normal(jax.random.key(0), (1, 5, 6, 8)).repeat(batch, axis=0)
+
+
+def test_the_age_of_an_action_matters_as_much_as_its_kind(conditioner):
     actions = jnp.array([[1, 2], [2, 1], [1, 2]], jnp.int32)
-    embedding = conditioner(actions, jnp.zeros(3), jnp.zeros((3, 2)))
+    embedding = conditioner(past(3), actions, jnp.zeros(3), jnp.zeros((3, 2)))
     assert embedding.shape == (3, 8)
-    np.testing.assert_allclose(embedding[0], embedding[2])
+    np.testing.assert_allclose(embedding[0], embedding[2], rtol=1e-5)
     assert jnp.abs(embedding[0] - embedding[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (4, 5, 7), (2, 3, 4)])
+def test_the_gist_hears_of_every_place_and_frame_of_the_past(conditioner, place):
+    changed = past(2).at[(1, *place)].add(3.0)
+    embedding = conditioner(changed, jnp.zeros((2, 2), jnp.int32), jnp.zeros(2), jnp.zeros((2, 2)))
+    assert jnp.abs(embedding[0] - embedding[1]).max() > 1e-4

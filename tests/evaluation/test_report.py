@@ -1,0 +1,107 @@
+import io
+import json
+import shutil
+
+import av
+import numpy as np
+import pytest
+from rich.console import Console
+
+from neural_env.checkpoint import load
+from neural_env.cli import main
+from neural_env.evaluation.film import SCALE, side_by_side, write_film, write_strip
+from neural_env.evaluation.report import plot_drift, table
+from neural_env.evaluation.world import RolloutScores
+
+FORCED = {
+    "frames": 990.0, "autoencoder_psnr": 33.333, "psnr": 28.124, "copy_last_psnr": 25.5, "shuffled_psnr": 24.25,
+    "reward_agreement": 0.987, "termination_agreement": 0.9951, "termination_events": 10.0, "termination_recall": 0.8,
+    "variable_0_mean_absolute_error": 1.5,
+}  # fmt: skip
+SCORES = {
+    "teacher_forced": FORCED,
+    "autoregressive": {"1": {"psnr": 27.9, "copy_first_psnr": 25.4}, "64": {"psnr": 20.1, "copy_first_psnr": 18.2}},
+}
+
+
+def printed(scores, names=("health",)):
+    text = io.StringIO()
+    Console(file=text, width=120).print(table(scores, names, title="take_cover"))
+    return text.getvalue()
+
+
+def test_the_table_holds_every_number_beside_its_baseline():
+    text = printed(SCORES)
+    for name, value, baseline in (
+        ("auto-encoder PSNR", "33.33", ""),
+        ("teacher-forced PSNR", "28.12", "25.50"),
+        ("autoregressive PSNR, step 64", "20.10", "18.20"),
+        ("reward agreement", "98.7 %", ""),
+        ("termination agreement", "99.51 %", "99.00 %"),
+        ("termination recall", "80 %", ""),
+        ("health, mean error", "1.50", ""),
+    ):
+        (line,) = [line for line in text.splitlines() if name in line]
+        assert value in line and baseline in line
+    assert "24.25" in text
+
+
+def test_without_terminations_the_table_has_no_recall():
+    forced = {name: value for name, value in FORCED.items() if name != "termination_recall"}
+    assert "recall" not in printed({**SCORES, "teacher_forced": forced})
+
+
+def test_two_frames_stand_side_by_side():
+    left, right = np.full((6, 8, 3), 10, np.uint8), np.full((6, 8, 3), 200, np.uint8)
+    both = side_by_side(left, right)
+    assert both.shape == (6 * SCALE, (8 + 4 + 8) * SCALE, 3)
+    assert (both[:, : 8 * SCALE] == 10).all() and (both[:, -8 * SCALE :] == 200).all()
+    assert (both[:, 8 * SCALE : 12 * SCALE] == 0).all()
+
+
+def test_a_film_has_its_frames_in_order_and_at_the_games_speed(tmp_path):
+    frames = [np.full((48, 64, 3), level, np.uint8) for level in (20, 90, 160, 230)]
+    write_film(frames, tmp_path / "film.mp4", 8.75)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        stream = film.streams.video[0]
+        levels = [frame.to_ndarray(format="rgb24").mean() for frame in film.decode(stream)]
+        assert float(stream.average_rate) == pytest.approx(8.75, rel=0.01)
+    np.testing.assert_allclose(levels, [20, 90, 160, 230], atol=5)
+
+
+def test_plots_and_strips_are_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    curves = RolloutScores(rng.random((3, 5)), rng.random((3, 5)), np.zeros((5, 6, 8, 3)), np.zeros((5, 6, 8, 3)))
+    plot_drift(curves, tmp_path / "drift.png")
+    frames = rng.integers(256, size=(3, 6, 8, 3), dtype=np.uint8)
+    write_strip([("real", frames), ("dream", frames)], ["1", "2", "3"], tmp_path / "strip.png")
+    for name in ("drift.png", "strip.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def world(tiny_world_folder, tmp_path):
+    return shutil.copytree(tiny_world_folder, tmp_path / "world")
+
+
+@pytest.mark.slow
+def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
+    before = (world / "weights.safetensors").read_bytes()
+    command = ["evaluate", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "2"]
+    assert main([*command, "--pictures", str(tmp_path / "pictures"), "--write"]) == 0
+    assert "teacher-forced PSNR" in capsys.readouterr().out
+    scores = load(world).scores
+    assert scores["seeds"] == [0, 0] and scores["rollouts"] == 2 and scores["dials"]["num_steps"] == 1
+    assert scores["command"].startswith(f"neural-env evaluate --checkpoint {world} --episodes 1")
+    assert set(scores["autoregressive"]) == {"1", "8", "16", "32", "64"}
+    assert json.loads(json.dumps(scores)) == scores
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert pictures == {"drift.png", "rollout.png", "long_dream.png"}
+    assert (world / "weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_evaluate_without_write_keeps_nothing(world, capsys):
+    before = (world / "config.json").read_bytes()
+    assert main(["evaluate", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "1"]) == 0
+    assert (world / "config.json").read_bytes() == before

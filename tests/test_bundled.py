@@ -1,0 +1,89 @@
+"""The worlds that ship: they load, they dream, and they are as true as their stored scores say."""
+
+import doctest
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import neural_env
+from neural_env import checkpoint as checkpoints
+from neural_env.evaluation.world import Dials, long_dream, real_episodes, seeds_of, teacher_forced, windows_of
+from neural_env.wrappers import ShadowMode, shadow_mode
+
+NAMES = checkpoints.bundled_names()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def world(name):
+    return neural_env.load(name)
+
+
+def test_there_is_a_bundled_world():
+    assert "take_cover" in NAMES
+
+
+def test_a_bundled_world_says_where_it_comes_from(world):
+    assert world.scores["command"].startswith("neural-env evaluate")
+    assert world.scores["split"] == "test"
+    assert len(world.provenance["data"]["manifest_hash"]) == 64
+    assert set(world.provenance["stages"]) == {"autoencoder", "denoiser", "outcome"}
+
+
+def test_bundled_weights_are_small():
+    total = sum(path.stat().st_size for path in checkpoints.BUNDLED.rglob("*") if path.is_file())
+    assert total <= 15e6
+
+
+@pytest.mark.slow
+def test_a_bundled_world_passes_gymnasiums_checker(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make("neural_env:NeuralDoom-v0", checkpoint=name).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.slow
+def test_a_bundled_world_is_as_true_as_its_scores_say(world):
+    episodes = real_episodes(world.game, seeds_of("test", 3))
+    dials = Dials(**world.scores["dials"])
+    forced = teacher_forced(world.world, windows_of(episodes, world.model.unet.context), dials)
+    stored = world.scores["teacher_forced"]
+    # Three episodes of the fifty: the gains over the baselines move less than the levels do.
+    for baseline in ("copy_last_psnr", "shuffled_psnr"):
+        gain, expected = forced["psnr"] - forced[baseline], stored["psnr"] - stored[baseline]
+        assert gain == pytest.approx(expected, abs=0.6)
+    assert forced["autoencoder_psnr"] == pytest.approx(stored["autoencoder_psnr"], abs=1.0)
+
+
+@pytest.mark.slow
+def test_a_bundled_dream_is_still_as_sharp_as_the_game_after_200_steps(world):
+    dreamed = long_dream(world.world, world.starts, Dials(**world.scores["dials"]), 200)[-20:]
+    real = real_episodes(world.game, seeds_of("test", 1))[0].frames
+
+    def sharpness(frames):  # mean step between neighbouring pixels, in grey levels
+        return np.abs(np.diff(frames.astype(np.float32), axis=2)).mean()
+
+    assert 0.6 < sharpness(dreamed) / sharpness(real) < 1.4
+
+
+@pytest.mark.slow
+def test_shadow_mode_of_a_bundled_world_starts_near_the_truth(name):
+    env = ShadowMode(gym.make("neural_env:NeuralDoom-v0", checkpoint=name))
+    _, info = env.reset(seed=0)
+    assert info["shadow"]["psnr"] > 28  # the real frame through the auto-encoder
+    *_, info = env.step(np.int64(1))
+    assert info["shadow"]["psnr"] > 20
+    env.close()
+
+
+@pytest.mark.slow
+def test_the_example_in_shadow_modes_docstring_runs():
+    results = doctest.testmod(shadow_mode)
+    assert results.attempted > 0 and results.failed == 0
