@@ -34,8 +34,8 @@ class OutcomeStage:
     def loss(self, module: OutcomeModel, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
         """Cross-entropy of termination, squared errors of the rest.
 
-        Terminations are drawn far more often than they happen and weighed down by as much: the gradient is less noisy
-        and the predicted probability stays calibrated.
+        Terminations are drawn far more often than they happen and weighed down by as much: the gradient is less noisy,
+        the predicted probability stays calibrated and the last step's reward doesn't leak into the others.
         """
         key_context, key_latent = jax.random.split(key)
         context = batch["context"] + LATENT_NOISE * jax.random.normal(key_context, batch["context"].shape)
@@ -43,7 +43,7 @@ class OutcomeStage:
         reward, logit, variables = module.raw(context, batch["actions"], latent)
         hazard = (batch["weight"] * optax.sigmoid_binary_cross_entropy(logit, batch["ends"])).mean()
         target = (batch["variables"] - module.variable_mean[...]) / module.variable_std[...]
-        reward_error = jnp.square(reward - symlog(batch["reward"])).mean()
+        reward_error = (batch["weight"] * jnp.square(reward - symlog(batch["reward"]))).mean()
         # The picture after the last transition is a copy of the one before: nothing to read variables from.
         squared = (1 - batch["ends"])[:, None] * jnp.square(variables - target)
         variable_error = squared.sum() / max(squared.size, 1)  # some games have no variables

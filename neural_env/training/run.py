@@ -57,7 +57,7 @@ class DenoiserRun(TrainConfig):
 class OutcomeRun(TrainConfig):
     """Train reward, termination and variables, on the latents of the run's auto-encoder."""
 
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=64, learning_rate=5e-4))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=3_000, batch=64, learning_rate=5e-4))
 
 
 def train_autoencoder(run: AutoencoderRun) -> None:
