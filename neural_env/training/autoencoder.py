@@ -56,7 +56,8 @@ def _reconstruct(module: Autoencoder, frames: jax.Array) -> jax.Array:
 def reconstructions(
     module: Autoencoder, frames: UInt8[np.ndarray, "n H W 3"], size: int = 64
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of frames and what the auto-encoder makes of them, in full batches."""
+    """Pairs of frames and what the auto-encoder makes of them, in full batches; what is left over is left out."""
+    size = min(size, len(frames))
     for start in range(0, len(frames) - size + 1, size):
         chunk = frames[start : start + size]
         yield chunk, np.asarray(_reconstruct(module, chunk))
@@ -100,6 +101,7 @@ def _row_reader(codes: np.ndarray, patches: np.ndarray) -> tuple[np.ndarray, np.
 
 def measure_latents(module: Autoencoder, frames: UInt8[np.ndarray, "n H W 3"], size: int = 64) -> Autoencoder:
     """Sets the mean and deviation that standardise the latents."""
+    size = min(size, len(frames))
     codes = jax.jit(lambda m, f: m.codes(to_pixels(f)))
     chunks = [codes(module, frames[i : i + size]) for i in range(0, len(frames) - size + 1, size)]
     every = np.concatenate([np.asarray(chunk) for chunk in chunks]).astype(np.float64)

@@ -119,7 +119,7 @@ def bundle(config: BundleRun) -> None:
     """Writes the checkpoint; scores are added by `neural-env evaluate --write`."""
     dataset = Dataset.open(config.data, verify=False)
     game, model = game_of(dataset), _preset(config.preset)
-    world = WorldModel(model, game, rngs=nnx.Rngs(0))
+    world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
     for name, attribute in zip(STAGES, ("autoencoder", "unet", "outcome"), strict=True):
         module = load_module(getattr(world, attribute), config.run / name / "weights.safetensors")
         setattr(world, attribute, module)
@@ -173,7 +173,14 @@ def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, 
     Console().print(f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}")
 
 
+def _require_splits(dataset: Dataset) -> None:
+    for split in ("train", "validation"):
+        if not dataset.manifest.of_split(split):
+            raise ValueError(f"{dataset.folder} has no {split} episodes: collect at least 10, seeds are split by digit")
+
+
 def _world(run: TrainConfig, dataset: Dataset) -> WorldModel:
+    _require_splits(dataset)
     return WorldModel(_preset(run.preset), game_of(dataset), rngs=nnx.Rngs(run.loop.seed))
 
 
@@ -199,5 +206,7 @@ def _counts(dataset: Dataset) -> dict[str, int]:
 
 def _starting_contexts(data: LatentData, context: int, count: int) -> Starts:
     firsts = data.starts[:-1][np.diff(data.starts) > context][:count]
+    if not len(firsts):
+        raise ValueError(f"no validation episode is longer than the context of {context} frames: collect more episodes")
     rows = firsts[:, None] + np.arange(context)
     return Starts(data.latents[rows].astype(np.float32), data.actions[rows[:, :-1]])

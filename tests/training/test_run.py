@@ -195,3 +195,9 @@ def test_the_command_line_goes_the_whole_way_too(tmp_path, capsys):
     assert main(["train", "autoencoder", "--data", data, "--out", out, "--preset", "huge"]) == 1
     errors = capsys.readouterr().err
     assert "there is no preset 'huge'" in errors and "Traceback" not in errors
+
+
+def test_a_dataset_without_validation_episodes_is_refused_by_name(tmp_path):
+    collect(CollectConfig(out=tmp_path / "data", scenario="take_cover", episodes=2, first_seed=2, max_episode_steps=8))
+    with pytest.raises(ValueError, match="has no validation episodes: collect at least 10"):
+        train_autoencoder(AutoencoderRun(data=tmp_path / "data", out=tmp_path / "run", preset="tiny"))
