@@ -220,6 +220,16 @@ def _played(config: CollectConfig, env: RealDoom, job: Job, report: Report) -> I
 
 
 _Pipe: TypeAlias = "Connection[Any, Any]"
+_GO_ON = "collect again with the same settings to go on"
+SILENCE_SECONDS = 300.0  # of all workers; the longest episode takes a few
+
+
+class WorkersHung(RuntimeError):
+    """Nothing is heard of the workers any more.
+
+    An engine that is killed while it holds a lock that it shares with ViZDoom leaves its worker waiting in ViZDoom's
+    code, where no exception reaches it.
+    """
 
 
 def _in_processes(config: CollectConfig, jobs: list[Job], report: Report) -> Generator[Shard, None, None]:
@@ -231,7 +241,10 @@ def _in_processes(config: CollectConfig, jobs: list[Job], report: Report) -> Gen
             pipe.send(waiting.pop())
         busy = list(workers)
         while busy:
-            for pipe in cast(list[_Pipe], wait(busy)):
+            heard = cast(list[_Pipe], wait(busy, SILENCE_SECONDS))
+            if not heard:
+                raise WorkersHung(f"no worker finished an episode in {SILENCE_SECONDS} s; {_GO_ON}")
+            for pipe in heard:
                 message = _receive(pipe, workers[pipe])
                 if isinstance(message, int):
                     report(message)
@@ -264,8 +277,7 @@ def _receive(pipe: _Pipe, process: BaseProcess) -> int | Shard:
         message = pipe.recv()
     except EOFError:
         process.join()
-        cure = "collect again with the same settings to go on"
-        raise RuntimeError(f"a worker died with exit code {process.exitcode}; {cure}") from None
+        raise RuntimeError(f"a worker died with exit code {process.exitcode}; {_GO_ON}") from None
     if isinstance(message, Exception):
         raise message
     assert isinstance(message, int | Shard)
