@@ -193,7 +193,8 @@ def _arrays(path: Path) -> dict[str, jax.Array]:
 def _restored(module: M, arrays: Mapping[str, jax.Array], path: Path) -> M:
     expected = all_arrays(module)
     if missing := sorted(expected.keys() - arrays.keys()):
-        raise CheckpointError(path, f"it lacks {missing[0]!r} ({len(missing)} arrays missing): it is of another model")
+        lacks = f"it lacks {missing[0]!r} ({len(missing)} arrays missing)"
+        raise CheckpointError(path, f"{lacks}: it is of another model; give the preset it was trained with")
     try:
         return replaced(module, {name: array.astype(jnp.float32) for name, array in arrays.items()})
     except ValueError as error:

@@ -112,7 +112,6 @@ class BundleRun:
     out: Path  # checkpoint folder to write
     preset: str = "small"  # sizes of the model
     starts: int = 32  # real starting contexts to include, from validation episodes
-    context_noise: float = 0.0  # level recommended for play, the environment's default
 
 
 def bundle(config: BundleRun) -> None:
