@@ -6,13 +6,14 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from flax import nnx
 from rich.console import Console
 
 from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
+from neural_env.data.episode import Split
 from neural_env.data.shards import Dataset
 from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
@@ -78,13 +79,7 @@ def train_denoiser(run: DenoiserRun) -> None:
     """The second stage: the next latent from the past and the action."""
     dataset = Dataset.open(run.data)
     world = _with_autoencoder(run, dataset)
-    n = world.context
-    training, validation = (_latents(run, dataset, world, split) for split in ("train", "validation"))
-    stage = DenoiserStage(
-        world,
-        Windows(training, n, run.loop.seed, pictures_only=True),
-        Windows(validation, n, run.loop.seed, pictures_only=True),
-    )
+    stage = DenoiserStage(world, *_windows(run, dataset, world, pictures_only=True))
     module, state = _run(stage, world.unet, run)
     _hand_over(stage, module, run, state, dataset)
 
@@ -93,13 +88,9 @@ def train_outcome(run: OutcomeRun) -> None:
     """The third stage: reward, termination, variables."""
     dataset = Dataset.open(run.data)
     world = _with_autoencoder(run, dataset)
-    n = world.context
-    training, validation = (_latents(run, dataset, world, split) for split in ("train", "validation"))
-    stage = OutcomeStage(
-        Windows(training, n, run.loop.seed, pictures_only=False),
-        Windows(validation, n, run.loop.seed, pictures_only=False),
-    )
-    module, state = _run(stage, measure_variables(world.outcome, training), run)
+    training, validation = _windows(run, dataset, world, pictures_only=False)
+    stage = OutcomeStage(training, validation)
+    module, state = _run(stage, measure_variables(world.outcome, training.data), run)
     _hand_over(stage, module, run, state, dataset)
 
 
@@ -140,7 +131,7 @@ def game_of(dataset: Dataset) -> GameConfig:
     )
 
 
-def some_frames(dataset: Dataset, split: Any, limit: int) -> np.ndarray:
+def some_frames(dataset: Dataset, split: Split, limit: int) -> np.ndarray:
     """At most `limit` frames of a split, spread evenly over it."""
     every = max(1, -(-dataset.num_frames(split) // limit))
     frames, offset = [], 0
@@ -189,8 +180,14 @@ def _with_autoencoder(run: TrainConfig, dataset: Dataset) -> WorldModel:
     return world
 
 
-def _latents(run: TrainConfig, dataset: Dataset, world: WorldModel, split: Any) -> LatentData:
-    return encoded(dataset, split, world.autoencoder, run.out / "latents")
+def _windows(run: TrainConfig, dataset: Dataset, world: WorldModel, *, pictures_only: bool) -> tuple[Windows, Windows]:
+    """Windows of the training and of the validation split."""
+
+    def of(split: Split) -> Windows:
+        data = encoded(dataset, split, world.autoencoder, run.out / "latents")
+        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only)
+
+    return of("train"), of("validation")
 
 
 def _preset(name: str) -> ModelConfig:
