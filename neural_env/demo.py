@@ -15,7 +15,8 @@ from neural_env import checkpoint as checkpoints
 from neural_env.data.policies import StickyRandom
 from neural_env.evaluation.film import side_by_side, write_film
 from neural_env.evaluation.report import measure, plot_drift, table
-from neural_env.evaluation.world import Dials
+from neural_env.evaluation.world import Dials, seeds_of
+from neural_env.game import TICS_PER_SECOND
 from neural_env.wrappers import ShadowMode
 
 
@@ -49,7 +50,7 @@ def demo(config: DemoConfig) -> None:
     shadow = run_shadow(config)
     film, plot = config.out / "shadow.mp4", config.out / "drift.png"
     loaded = checkpoints.load(config.checkpoint)
-    fps = 35 / loaded.game.frame_skip
+    fps = TICS_PER_SECOND / loaded.game.frame_skip
     write_film(shadow.frames, film, fps)
     dials = Dials(config.num_steps, config.context_noise)
     scores, dreams = measure(
@@ -76,9 +77,11 @@ def run_shadow(config: DemoConfig) -> Shadow:
     env = ShadowMode(dream)
     policy = StickyRandom(len(dream.unwrapped.action_names))  # type: ignore[attr-defined]
     policy.reset(np.random.default_rng([config.first_seed, 1]))
-    frame, info = env.reset(seed=config.first_seed)
+    seeds = iter(seeds_of("test", config.steps + 1, config.first_seed))  # no episode is shorter than a step
+    seed = next(seeds)
+    env.reset(seed=seed)
     env.step(np.int64(0))  # compiles
-    frame, info = env.reset(seed=config.first_seed)
+    frame, info = env.reset(seed=seed)
     frames = [side_by_side(info["shadow"]["real_obs"], frame)]
     psnrs: list[float] = []
     seconds = 0.0
@@ -89,6 +92,6 @@ def run_shadow(config: DemoConfig) -> Shadow:
         psnrs.append(info["shadow"]["psnr"])
         frames.append(side_by_side(info["shadow"]["real_obs"], frame))
         if terminated or truncated:
-            frame, info = env.reset()
+            frame, info = env.reset(seed=next(seeds))
     env.close()
     return Shadow(frames, psnrs, seconds / config.steps)

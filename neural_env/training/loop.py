@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -243,8 +243,3 @@ def _progress(name: str, config: LoopConfig) -> Iterator[Any]:
             bar.update(task, completed=step, note=note)
 
         yield report
-
-
-def describe(config: LoopConfig) -> dict[str, Any]:
-    """The configuration as JSON-able provenance."""
-    return asdict(config)
