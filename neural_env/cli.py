@@ -20,10 +20,12 @@ from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
     BundleRun,
+    DecoderRun,
     DenoiserRun,
     OutcomeRun,
     bundle,
     train_autoencoder,
+    train_decoder,
     train_denoiser,
     train_outcome,
 )
@@ -32,6 +34,7 @@ from neural_env.training.state import TrainingStateError
 Train = Annotated[
     Annotated[AutoencoderRun, tyro.conf.subcommand("autoencoder")]
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
+    | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")],
     tyro.conf.OmitArgPrefixes,
 ]
@@ -46,6 +49,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_autoencoder(run)
         case DenoiserRun():
             train_denoiser(run)
+        case DecoderRun():
+            train_decoder(run)
         case OutcomeRun():
             train_outcome(run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TICS_PER_SECOND = 35  # Doom's clock
+HUD_SHARE = 32 / 200  # of the screen's height, at its bottom: Doom's status bar
 
 
 @dataclass(frozen=True)

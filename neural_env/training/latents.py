@@ -18,7 +18,7 @@ from neural_env.data.episode import Episode, Split
 from neural_env.data.shards import Dataset
 from neural_env.training.loop import Batch
 from neural_env.world.autoencoder import Autoencoder, to_pixels
-from neural_env.world.parameters import all_arrays
+from neural_env.world.parameters import all_arrays, fingerprint
 
 _FIELDS = ("latents", "actions", "rewards", "variables", "ends", "starts")
 
@@ -73,12 +73,21 @@ def encoded(dataset: Dataset, split: Split, autoencoder: Autoencoder, cache: Pat
     return data
 
 
+def frames_at(dataset: Dataset, split: Split, rows: np.ndarray) -> np.ndarray:
+    """The frames, uint8 [m, H, W, 3], at ascending rows of the split's `LatentData`."""
+    frames, offset = [], 0
+    for episode in dataset.episodes(split):
+        end = offset + len(episode.frames)
+        first, last = np.searchsorted(rows, (offset, end))
+        frames.append(episode.frames[rows[first:last] - offset])
+        offset = end
+    return np.concatenate(frames)
+
+
 def _fingerprint(dataset: Dataset, autoencoder: Autoencoder) -> str:
-    digest = hashlib.sha256(dataset.manifest_hash.encode())
-    for name, array in sorted(all_arrays(autoencoder).items()):
-        digest.update(name.encode())
-        digest.update(np.asarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    """Of the data and of what encodes them; whatever decodes the latents, they stay the same."""
+    encoder = {k: v for k, v in all_arrays(autoencoder).items() if not k.startswith("decoder.")}
+    return hashlib.sha256((dataset.manifest_hash + fingerprint(encoder)).encode()).hexdigest()[:16]
 
 
 def _encode(dataset: Dataset, split: Split, autoencoder: Autoencoder) -> Iterator[tuple[Episode, np.ndarray]]:

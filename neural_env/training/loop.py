@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from neural_env.arrays import Key
+from neural_env.training.devices import DataParallel
 from neural_env.training.state import StateStore, TrainState, initial_state
 from neural_env.world.parameters import parameters, replaced
 
@@ -92,16 +93,18 @@ def train(stage: Stage[M], module: M, config: LoopConfig, folder: Path) -> tuple
     Raises:
         NonFiniteLoss: the loss became NaN or infinite.
         TrainingStateError: the saved state is damaged.
+        ValueError: the devices don't divide the batch.
     """
+    devices = DataParallel(config.batch)
     folder.mkdir(parents=True, exist_ok=True)
     transform = optimiser(config)
     update = _compiled_update(stage, transform, config)
     store = StateStore(folder / "state")
     try:
         state = initial_state(parameters(module), transform)
-        state = store.restore(state) or state
+        module, state = devices.replicate((module, store.restore(state) or state))
         with _Metrics(folder) as metrics, _progress(stage.name, config) as report:
-            state = _run(stage, module, config, state, update, store, metrics, report)
+            state = _run(stage, module, config, state, devices, update, store, metrics, report)
     finally:
         store.close()
     return replaced(module, state.ema), state
@@ -136,6 +139,7 @@ def _run(
     module: M,
     config: LoopConfig,
     state: TrainState,
+    devices: DataParallel,
     update: Any,
     store: StateStore,
     metrics: _Metrics,
@@ -144,7 +148,7 @@ def _run(
     clock = _Clock(config)
     first = int(state.step)
     for step in range(first, config.steps):
-        state, logs = update(module, state, stage.batch(step, config.batch))
+        state, logs = update(module, state, devices.spread(stage.batch(step, config.batch)))
         if (step + 1) % config.log_every == 0 or step == first:
             _check_finite(logs, step, store)
             scalars = {name: float(value) for name, value in logs.items()}

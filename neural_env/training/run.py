@@ -17,13 +17,15 @@ from neural_env.data.episode import Split
 from neural_env.data.shards import Dataset
 from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
+from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
-from neural_env.training.latents import LatentData, Windows, encoded
+from neural_env.training.latents import LatentData, Windows, encoded, frames_at
 from neural_env.training.loop import LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measure_variables
 from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
 from neural_env.world.model import PRESETS, ModelConfig, WorldModel
+from neural_env.world.parameters import all_arrays, fingerprint
 
 M = TypeVar("M", bound=nnx.Module)
 STAGES = ("autoencoder", "denoiser", "outcome")
@@ -84,6 +86,28 @@ def train_denoiser(run: DenoiserRun) -> None:
     _hand_over(stage, module, run, state, dataset)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoderRun(TrainConfig):
+    """Fine-tune the decoder, on real latents and on those that the run's denoiser predicts."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=3e-4))
+    max_frames: int = 8_000  # training frames held in memory, drawn evenly from the data
+
+
+def train_decoder(run: DecoderRun) -> None:
+    """The fourth stage: better pictures of the same latents."""
+    dataset = Dataset.open(run.data)
+    world = _with_autoencoder(run, dataset)
+    world.unet = load_module(world.unet, run.out / "denoiser" / "weights.safetensors")
+    training, validation = _windows(run, dataset, world, pictures_only=True)
+    pairs = pairs_of(world, dataset, "train", training, run.max_frames)
+    stage = DecoderStage(
+        world.autoencoder, pairs, pairs_of(world, dataset, "validation", validation, 512), run.loop.seed
+    )
+    module, state = _run(stage, world.autoencoder.decoder, run)
+    _hand_over(stage, module, run, state, dataset, autoencoder=fingerprint(all_arrays(world.autoencoder)))
+
+
 def train_outcome(run: OutcomeRun) -> None:
     """The third stage: reward, termination, variables."""
     dataset = Dataset.open(run.data)
@@ -113,15 +137,29 @@ def bundle(config: BundleRun) -> None:
     for name, attribute in zip(STAGES, ("autoencoder", "unet", "outcome"), strict=True):
         module = load_module(getattr(world, attribute), config.run / name / "weights.safetensors")
         setattr(world, attribute, module)
+    stages = [*STAGES, *_with_finetuned_decoder(world, config.run / "decoder")]
     latents = encoded(dataset, "validation", world.autoencoder, config.run / "latents")
     provenance = {
         "preset": config.preset,
         "data": {"manifest_hash": dataset.manifest_hash, "policy": dataset.manifest.policy, "frames": _counts(dataset)},
-        "stages": {name: json.loads((config.run / name / "stage.json").read_text()) for name in STAGES},
+        "stages": {name: json.loads((config.run / name / "stage.json").read_text()) for name in stages},
     }
     starts = _starting_contexts(latents, world.context, config.starts)
     save(Checkpoint(world, model, game, starts, provenance, {}), config.out)
     Console().print(f"bundled {config.out}")
+
+
+def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
+    """Gives the world the run's fine-tuned decoder, if there is one; returns the stages that this adds."""
+    if not (folder / "stage.json").is_file():
+        return []
+    record = json.loads((folder / "stage.json").read_text())
+    if record["autoencoder"] != fingerprint(all_arrays(world.autoencoder)):
+        cure = f"fine-tune it again, or remove {folder}"
+        raise ValueError(f"the decoder was fine-tuned from another auto-encoder than the run's: {cure}")
+    decoder = load_module(world.autoencoder.decoder, folder / "weights.safetensors")
+    world.autoencoder = with_decoder(world.autoencoder, decoder)
+    return ["decoder"]
 
 
 def game_of(dataset: Dataset) -> GameConfig:
@@ -133,19 +171,17 @@ def game_of(dataset: Dataset) -> GameConfig:
 
 def some_frames(dataset: Dataset, split: Split, limit: int) -> np.ndarray:
     """At most `limit` frames of a split, spread evenly over it."""
-    every = max(1, -(-dataset.num_frames(split) // limit))
-    frames, offset = [], 0
-    for episode in dataset.episodes(split):
-        frames.append(episode.frames[-offset % every :: every])
-        offset += len(episode.frames)
-    return np.concatenate(frames)
+    total = dataset.num_frames(split)
+    return frames_at(dataset, split, np.arange(0, total, max(1, -(-total // limit))))
 
 
 def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
 
 
-def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset) -> None:
+def _hand_over(
+    stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset, **parents: str
+) -> None:
     folder = run.out / stage.name
     save_module(module, folder / "weights.safetensors")
     record = {
@@ -155,6 +191,7 @@ def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, 
         "seed": run.loop.seed,
         "loop": asdict(run.loop),
         "data": dataset.manifest_hash,
+        **parents,
         "code_version": __version__,
         "finished": time.strftime("%Y-%m-%d"),
     }

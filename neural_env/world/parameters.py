@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 M = TypeVar("M", bound=nnx.Module)
@@ -42,6 +44,15 @@ def replaced(module: M, arrays: Mapping[str, jax.Array]) -> M:
         for path, variable in nnx.to_flat_state(state)
     ]
     return nnx.merge(graph, nnx.from_flat_state(paths))
+
+
+def fingerprint(arrays: Mapping[str, jax.Array]) -> str:
+    """sha256 of names and values, 64 hexadecimal digits: which weights made something."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode())
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _flat(state: nnx.State[Any, Any]) -> Flat:

@@ -19,24 +19,28 @@ from neural_env.training.loop import LoopConfig
 from neural_env.training.run import (
     AutoencoderRun,
     BundleRun,
+    DecoderRun,
     DenoiserRun,
     OutcomeRun,
     bundle,
     some_frames,
     train_autoencoder,
+    train_decoder,
     train_denoiser,
     train_outcome,
 )
 from neural_env.world.model import PRESETS
+from neural_env.world.parameters import all_arrays
 
 pytestmark = pytest.mark.slow
 
 LOOP = LoopConfig(steps=3, batch=2, warmup=1, log_every=1)
-STAGES = ("autoencoder", "denoiser", "outcome")
+STAGES = ("autoencoder", "denoiser", "decoder", "outcome")
 WEIGHTS = "weights.safetensors"
 TRAIN = {
     "autoencoder": (AutoencoderRun, train_autoencoder),
     "denoiser": (DenoiserRun, train_denoiser),
+    "decoder": (DecoderRun, train_decoder),
     "outcome": (OutcomeRun, train_outcome),
 }
 
@@ -145,7 +149,7 @@ def test_an_auto_encoder_killed_before_its_first_state_begins_with_the_linear_fi
     assert (tmp_path / "autoencoder" / WEIGHTS).read_bytes() == (run / "autoencoder" / WEIGHTS).read_bytes()
 
 
-@pytest.mark.parametrize("stage", ["denoiser", "outcome"])
+@pytest.mark.parametrize("stage", ["denoiser", "decoder", "outcome"])
 def test_a_stage_without_the_one_before_names_what_to_run(data, tmp_path, stage):
     with pytest.raises(CheckpointError, match="missing: run the autoencoder stage first") as caught:
         train(stage, data, tmp_path)
@@ -158,6 +162,24 @@ def test_bundling_an_unfinished_run_names_the_stage_that_is_missing(run, data, t
     with pytest.raises(CheckpointError, match="run the outcome stage first"):
         bundle(BundleRun(data=data, run=tmp_path, out=tmp_path / "world", preset="tiny"))
     assert not (tmp_path / "world").exists()
+
+
+def test_a_bundle_shows_its_pictures_with_the_fine_tuned_decoder(run, data, world, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "decoder")
+    bundle(BundleRun(data=data, run=tmp_path / "run", out=tmp_path / "plain", preset="tiny"))
+    tuned, plain = (all_arrays(neural_env.load(folder).world) for folder in (world, tmp_path / "plain"))
+    changed = {name.rsplit(".", 2)[0] for name in plain if (tuned[name] != plain[name]).any()}
+    assert changed and all(name.startswith("autoencoder.decoder") for name in changed)
+    assert (neural_env.load(tmp_path / "plain").starts.latents == neural_env.load(world).starts.latents).all()
+
+
+def test_a_decoder_fine_tuned_from_another_auto_encoder_is_refused(run, data, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    record = tmp_path / "run" / "decoder" / "stage.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"autoencoder": "another"}))
+    with pytest.raises(ValueError, match=r"from another auto-encoder than the run's: fine-tune it again, or remove"):
+        bundle(BundleRun(data=data, run=tmp_path / "run", out=tmp_path / "world", preset="tiny"))
 
 
 def test_weights_of_another_preset_are_refused(run, data, tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ from flax import nnx
 
 from neural_env.data.episode import Episode
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents, reconstructions
+from neural_env.training.decoder import DecoderStage, Pairs
 from neural_env.training.denoiser import DenoiserStage, channel_weight
 from neural_env.training.latents import LatentData, Windows, encode_frames, encoded
+from neural_env.training.loop import LoopConfig, train
 from neural_env.training.outcome import ENDS_PER_BATCH, OutcomeStage, measure_variables
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig
 from neural_env.world.outcome import OutcomeConfig, OutcomeModel
@@ -241,6 +243,35 @@ def test_a_channel_that_shows_more_weighs_more(autoencoder):
     assert weight.argmax() == 2 and weight[2] > 2 * before[2]
     np.testing.assert_allclose([weight.mean(), before.mean()], 1, rtol=1e-5)
     assert weight.min() >= 0.1
+
+
+# The decoder.
+
+
+def decoder_stage(autoencoder):
+    frames = structured_frames(64)
+    real = encode_frames(autoencoder, frames)
+    predicted = 0.7 * real + 0.3 * np.roll(real, 1, axis=0)
+    return DecoderStage(autoencoder, *(Pairs(frames[i::2], real[i::2], predicted[i::2]) for i in (0, 1)), 0)
+
+
+def test_the_decoders_loss_reaches_the_decoder_alone_and_falls_on_both_kinds_of_latents(autoencoder, tmp_path):
+    stage, decoder = decoder_stage(autoencoder), autoencoder.decoder
+    gradient = assert_learns(stage, decoder)
+    assert gradient.keys() == parameters(decoder).keys()
+    assert all(jnp.abs(g).max() > 0 for name, g in gradient.items() if "kernel" in name)
+    config = LoopConfig(steps=60, batch=8, learning_rate=1e-2, warmup=5, ema=0.9)
+    scores = stage.validate(train(stage, decoder, config, tmp_path)[0])
+    gains = {name: gain for name, gain in scores.items() if name.endswith("_gain")}
+    assert len(gains) == 4 and min(gains.values()) > 1
+
+
+def test_a_decoder_gains_nothing_over_itself(autoencoder):
+    scores = decoder_stage(autoencoder).validate(autoencoder.decoder)
+    assert {name: gain for name, gain in scores.items() if name.endswith("_gain")} == {
+        f"{region}psnr_{kind}_gain": 0.0 for region in ("", "hud_") for kind in ("real", "predicted")
+    }
+    assert scores["psnr_real"] != scores["psnr_predicted"] and scores["psnr_real"] != scores["hud_psnr_real"]
 
 
 # The outcome.
