@@ -81,9 +81,15 @@ def table(scores: Scores, variable_names: tuple[str, ...], *, title: str) -> Tab
     grid.add_row("termination agreement", f"{100 * forced['termination_agreement']:.2f} %", *_never_ends(forced))
     if "termination_recall" in forced:
         grid.add_row("termination recall", f"{100 * forced['termination_recall']:.0f} %", "", "")
+        precision = f"{forced['termination_average_precision']:.2f}"
+        grid.add_row("termination average precision", precision, _share_of_ends(forced), "say nothing")
     for i, name in enumerate(variable_names):
         grid.add_row(f"{name}, mean error", f"{forced[f'variable_{i}_mean_absolute_error']:.2f}", "", "")
     return grid
+
+
+def _share_of_ends(forced: dict[str, float]) -> str:
+    return f"{forced['termination_events'] / (forced['frames'] + forced['termination_events']):.2f}"
 
 
 def _never_ends(forced: dict[str, float]) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from neural_env.data.episode import Episode, Split, split_of
 from neural_env.data.policies import StickyRandom
 from neural_env.envs import core
 from neural_env.envs.real_doom import RealDoom
+from neural_env.evaluation.calibration import average_precision, expected_calibration_error
 from neural_env.evaluation.frames import psnr
 from neural_env.game import GameConfig
 from neural_env.world.model import WorldModel
@@ -117,6 +118,8 @@ def teacher_forced(world: WorldModel, windows: Windows, dials: Dials) -> dict[st
     }
     if ends.any():
         scores["termination_recall"] = float(p[ends].mean())
+        scores["termination_average_precision"] = average_precision(p, ends)
+    scores["termination_calibration_error"] = expected_calibration_error(p, ends)
     error = np.abs(true.variables[alive] - windows.variables[alive]).mean(axis=0)
     return scores | {f"variable_{i}_mean_absolute_error": float(e) for i, e in enumerate(error)}
 
