@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 
 def average_precision(scores: Float[np.ndarray, " m"], events: Bool[np.ndarray, " m"]) -> float:
-    """Area under the precision-recall curve, the sum over thresholds of (R_i - R_(i-1)) P_i; equal scores fall together.
+    """Area under the precision-recall curve: sum of (R_i - R_(i-1)) P_i over the thresholds; equal scores fall together.
 
     1 if every event outranks all else; the share of events for scores that say nothing. At least one event.
 
@@ -31,7 +31,7 @@ class Reliability(NamedTuple):
 
     foretold: np.ndarray  # [k] mean probability
     observed: np.ndarray  # [k] share of events
-    count: np.ndarray  # [k]
+    steps: np.ndarray  # [k] how many fell into the bin
 
 
 def reliability(probabilities: Float[np.ndarray, " m"], events: Bool[np.ndarray, " m"], bins: int = 15) -> Reliability:
@@ -62,7 +62,7 @@ def plot_reliability(diagram: Reliability, path: Path, *, title: str) -> None:
     figure, axes = plt.subplots(figsize=(5, 4.5), layout="constrained")
     axes.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="as foretold")
     axes.plot(diagram.foretold, diagram.observed, marker="o", color="tab:blue", label="observed")
-    for x, y, n in zip(diagram.foretold, diagram.observed, diagram.count.tolist(), strict=True):
+    for x, y, n in zip(diagram.foretold, diagram.observed, diagram.steps.tolist(), strict=True):
         axes.annotate(str(n), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
     axes.set(xlabel="foretold probability", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1), title=title)
     axes.grid(alpha=0.3)

@@ -41,8 +41,8 @@ def test_probabilities_that_come_true_as_often_as_they_say_have_no_calibration_e
     probabilities = np.repeat([0.25, 0.75], 4)
     events = np.array([1, 0, 0, 0, 1, 1, 1, 0], bool)
     assert expected_calibration_error(probabilities, events) == pytest.approx(0)
-    foretold, observed, count = reliability(probabilities, events)
-    assert foretold.tolist() == observed.tolist() == [0.25, 0.75] and count.tolist() == [4, 4]
+    foretold, observed, steps = reliability(probabilities, events)
+    assert foretold.tolist() == observed.tolist() == [0.25, 0.75] and steps.tolist() == [4, 4]
 
 
 def test_calibration_error_is_the_distance_weighed_by_size():
