@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 
 def average_precision(scores: Float[np.ndarray, " m"], events: Bool[np.ndarray, " m"]) -> float:
-    """Area under the precision-recall curve: sum of (R_i - R_(i-1)) P_i over the thresholds; equal scores fall together.
+    """Area under the precision-recall curve: the sum of (R_i - R_(i-1)) P_i over thresholds, ties taken together.
 
     1 if every event outranks all else; the share of events for scores that say nothing. At least one event.
 
