@@ -183,7 +183,7 @@ class SeparateDreams(ParallelEnv[str, Any, Any], EzPickle):
             self._window.show(picture)
 
     def _picture(self) -> Frame:
-        """The screens in a grid as square as can be, from left to right and top to bottom; black where there is none."""
+        """The screens in a grid as square as can be, from left to right and top to bottom; black where none is."""
         screens = np.stack([self._screens[agent] for agent in self.possible_agents])
         n, height, width, _ = screens.shape
         columns = math.isqrt(n - 1) + 1
