@@ -55,10 +55,10 @@ _WINDOW = _WINDOW / _WINDOW.sum()
 
 def _windowed(maps: np.ndarray) -> np.ndarray:
     """Gaussian means over the windows, `[..., H - 10, W - 10, 3]`; the window is a product of its two sides."""
-    *batch, height, width, colours = maps.shape
-    down = _means(height) @ maps.reshape(*batch, height, width * colours)
-    across: np.ndarray = _means(width) @ down.reshape(*batch, -1, width, colours)
-    return across
+    for axis in (-3, -2):
+        matrix = _means(maps.shape[axis])
+        maps = np.moveaxis(np.tensordot(matrix, maps, axes=(1, axis)), 0, axis)
+    return maps
 
 
 @cache
