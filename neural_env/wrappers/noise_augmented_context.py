@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from neural_env.envs.doom import Frame
-from neural_env.envs.neural_doom import NeuralDoom
+from neural_env.wrappers.dreams import dream_of
 from neural_env.wrappers.noise_schedule import schedule_of
 from neural_env.wrappers.plain import plain
 from neural_env.wrappers.streams import Stream, stream_of
@@ -53,9 +53,7 @@ class NoiseAugmentedContext(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.u
     ) -> None:
         gym.utils.RecordConstructorArgs.__init__(self, level=level, schedule=plain(schedule))
         super().__init__(env)
-        if not isinstance(env.unwrapped, NeuralDoom):
-            raise TypeError(f"NoiseAugmentedContext wraps a NeuralDoom, got {type(env.unwrapped).__name__}")
-        self._dream: NeuralDoom = env.unwrapped
+        self._dream = dream_of(env, "NoiseAugmentedContext")
         self._schedule = schedule_of(level, schedule)
         self._stream: Stream | None = None
         self._steps = 0

@@ -89,11 +89,7 @@ def _breakpoints(schedule: Sequence[Any]) -> Breakpoints:
         steps = [int(step) for step, _ in pairs]
     except TypeError as error:
         raise ValueError(f"schedule must be {_FORMS}; got {schedule!r}") from error
-    if (
-        steps != [step for step, _ in pairs]
-        or steps[0] < 0
-        or any(a >= b for a, b in pairwise(steps))
-    ):
+    if steps != [step for step, _ in pairs] or steps[0] < 0 or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(f"schedule must be {_FORMS}; got {schedule!r}")
     return Breakpoints(tuple(steps), tuple(level for _, level in pairs))
 

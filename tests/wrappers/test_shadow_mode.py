@@ -5,7 +5,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.frames import PSNR_MAX, psnr
-from neural_env.wrappers import ShadowMode, shadow_mode
+from neural_env.wrappers import ShadowMode, real_past
 
 CONTEXT = 4
 ACTIONS = [1, 2, 0, 1, 1, 2, 0]
@@ -23,13 +23,13 @@ def shadow(dream):
     """Puts a shadow around the one dream; closing a shadow would close the dream with it."""
     shadows = []
 
-    def make(sync="never"):
-        shadows.append(ShadowMode(dream, sync=sync))
+    def make(sync="never", **arguments):
+        shadows.append(ShadowMode(dream, sync=sync, **arguments))
         return shadows[-1]
 
     yield make
     for env in shadows:
-        env._real.close()
+        env._past.real.close()
 
 
 class FakeReal:
@@ -64,7 +64,7 @@ def fake(monkeypatch):
     class Fake(FakeReal):
         pass
 
-    monkeypatch.setattr(shadow_mode, "RealDoom", Fake)
+    monkeypatch.setattr(real_past, "RealDoom", Fake)
     return Fake
 
 
@@ -119,9 +119,11 @@ def test_every_key_has_pythons_own_type(shadow):
         told = info["shadow"]
         assert {name: type(value) for name, value in told.items()} == {
             "psnr": float,
+            "ssim": float,
             "real_obs": np.ndarray,
             "reward_error": float,
             "terminated_real": bool,
+            "termination_agrees": bool,
             "steps_since_sync": int,
         }
 
@@ -227,15 +229,15 @@ def test_a_real_game_that_is_over_before_the_dream_can_begin_is_reported(shadow,
 
 def test_the_real_game_is_the_one_that_the_world_dreams(shadow, fake):
     env = shadow()
-    assert env._real.made_with == ("take_cover", (120, 160), 4)
+    assert env._past.real.made_with == ("take_cover", (120, 160), 4)
     play(env, seed=7)
-    assert env._real.seed == 7 and env._real.actions == [0, 0, 0, *ACTIONS]
+    assert env._past.real.seed == 7 and env._past.real.actions == [0, 0, 0, *ACTIONS]
 
 
 def test_closing_closes_both(tiny_world_folder, fake):
     env = ShadowMode(gym.make("neural_env:NeuralDoom-v0", checkpoint=str(tiny_world_folder)))
     env.close()
-    assert env._real.closed
+    assert env._past.real.closed
     with pytest.raises(gym.error.ClosedEnvironmentError):
         env.unwrapped.reset()
 
@@ -273,6 +275,6 @@ def test_a_specification_goes_through_json_and_rebuilds_the_stack(dream, tiny_wo
     spec = EnvSpec.from_json(env.spec.to_json())
     again = gym.make(spec)
     assert isinstance(again, ShadowMode) and again.spec == env.spec
-    assert again._saved_kwargs == {"sync": 8}
+    assert again._saved_kwargs["sync"] == 8
     assert again.unwrapped.spec.kwargs["checkpoint"] == str(tiny_world_folder)
     again.close()
