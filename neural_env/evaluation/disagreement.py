@@ -3,7 +3,7 @@
 python -m neural_env.evaluation.disagreement --episodes 20 --split validation
 
 Dream and real game take the same sticky-random actions. Every `horizon` steps the dream is brought back to the truth;
-in between it is left to itself. So a step has an age, the number of steps that the dream has seen only itself, and since
+in between it is left to itself. So a step has an age, the number of steps that the dream saw only itself, and since
 error grows with age, a predictor is worth something only if it does better than to count steps. That is why age stands
 among the predictors, and why there is a correlation at equal age.
 """

@@ -12,8 +12,8 @@ from neural_env.data.episode import SPLITS, Split, split_of
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.data.vizdoom import scenario_named
 from neural_env.envs.doom import Frame
-from neural_env.wrappers.dreams import dream_of
 from neural_env.game import GameConfig
+from neural_env.wrappers.dreams import dream_of
 from neural_env.wrappers.plain import plain
 from neural_env.wrappers.real_past import RealPast
 from neural_env.wrappers.streams import Stream, stream_of

@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 
 from neural_env.envs.doom import Frame
-from neural_env.wrappers.dreams import dream_of, require_own_actions
 from neural_env.wrappers.comparison import Comparison, Side, checked_metrics
+from neural_env.wrappers.dreams import dream_of, require_own_actions
 from neural_env.wrappers.json_lines import JsonLines
 from neural_env.wrappers.real_past import RealPast, require_frames
 from neural_env.wrappers.real_starts import refuse_options
