@@ -30,9 +30,9 @@ COVER = ("noop", "move_left", "move_right")
 CENTER = ("noop", "turn_left", "turn_right", "attack", "turn_left+attack")
 
 
-def mapped(names, actions, **arguments):
+def mapped(names, taken, /, **arguments):
     env = ActionMapping(Named(names), **arguments)
-    for action in actions:
+    for action in taken:
         env.step(action)
     assert all(type(action) is np.int64 for action in env.unwrapped.taken)
     return [int(action) for action in env.unwrapped.taken]
@@ -235,7 +235,7 @@ def test_gymnasiums_play_finds_the_keys():
 def test_what_the_space_does_not_hold_is_refused_with_what_there_is(arguments, wrong):
     env = ActionMapping(Named(CENTER), **arguments, unmapped="nearest")
     for action in wrong:
-        with pytest.raises(gym.error.InvalidAction, match="is not in .*: .*"):
+        with pytest.raises(gym.error.InvalidAction, match=r"is not in .*: .*"):
             env.step(action)
     assert env.unwrapped.taken == []
 
