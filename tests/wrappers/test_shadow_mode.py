@@ -61,7 +61,7 @@ def test_the_dream_is_what_it_would_be_without_a_shadow(shadow, dream):
     alone = [(observation, 0.0, False, False, info), *(dream.step(action) for action in ACTIONS)]
     for with_shadow, without in zip(shown, alone, strict=True):
         assert np.array_equal(with_shadow[0], without[0]) and with_shadow[1:4] == without[1:4]
-        assert with_shadow[4]["variables"] == without[4]["variables"]
+        assert with_shadow[4]["health"] == without[4]["health"]
 
 
 def test_equal_seeds_give_equal_shadows_and_resets_go_on_with_the_stream(shadow):
