@@ -20,14 +20,15 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
+from neural_env.bundled import BUNDLED
+from neural_env.bundled import CONFIG as _CONFIG
 from neural_env.game import GameConfig
 from neural_env.version import __version__
 from neural_env.world.model import ModelConfig, WorldModel
 from neural_env.world.parameters import all_arrays, parameters, replaced
 
 FORMAT = "neural_env.world/1"
-BUNDLED = Path(__file__).parent / "checkpoints"
-_CONFIG, _WEIGHTS, _STARTS = "config.json", "weights.safetensors", "starts.safetensors"
+_WEIGHTS, _STARTS = "weights.safetensors", "starts.safetensors"
 T = TypeVar("T")
 
 
@@ -120,6 +121,12 @@ def read_game(name_or_path: str | Path) -> GameConfig:
     """The game that a world dreams, without loading weights or starting JAX."""
     folder = resolve(name_or_path)
     return _parsed(GameConfig, read_config(folder), "game", folder)
+
+
+def read_model(name_or_path: str | Path) -> ModelConfig:
+    """The sizes of a world, without loading weights or starting JAX."""
+    folder = resolve(name_or_path)
+    return _parsed(ModelConfig, read_config(folder), "model", folder)
 
 
 def save(checkpoint: Checkpoint, folder: Path) -> None:

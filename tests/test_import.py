@@ -48,7 +48,7 @@ def test_an_environment_is_made_without_an_import_by_naming_the_module(tiny_worl
     code = """
 import sys, gymnasium as gym
 env = gym.make("neural_env:NeuralDoom-v0", checkpoint=sys.argv[1])
-print(env.spec.id, env.spec.max_episode_steps, env.unwrapped.scenario)
+print(env.spec.id, env.unwrapped.max_episode_steps, env.unwrapped.scenario)
 """
     assert run(code, tiny_world_folder) == "NeuralDoom-v0 525 take_cover"
 

@@ -144,7 +144,7 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
     """One episode; the player's randomness comes from the seed too, apart from the game's."""
     policy.reset(np.random.default_rng([seed, 1]))
     frame, info = env.reset(seed=seed)
-    frames, variables = [frame], [_values(info)]
+    frames, variables = [frame], [_values(env, info)]
     actions: list[int] = []
     rewards: list[float] = []
     terminated = truncated = False
@@ -152,7 +152,7 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
         actions.append(policy.act(frame, variables[-1]))
         frame, reward, terminated, truncated, info = env.step(actions[-1])
         frames.append(frame)
-        variables.append(_values(info))
+        variables.append(_values(env, info))
         rewards.append(reward)
         truncated = not terminated and (truncated or len(actions) == max_steps)
     return Episode(
@@ -167,8 +167,8 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
     )
 
 
-def _values(info: dict[str, dict[str, float]]) -> np.ndarray:
-    return np.asarray(list(info["variables"].values()), np.float32)
+def _values(env: RealDoom, info: dict[str, Any]) -> np.ndarray:
+    return np.asarray([info[name] for name in env.variable_names], np.float32)
 
 
 @contextmanager

@@ -2,12 +2,116 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neural_env.game import GameConfig
+import gymnasium as gym
+import numpy as np
+
+from neural_env.game import TICS_PER_SECOND, GameConfig
+
+if TYPE_CHECKING:
+    from neural_env.envs.dials import Dials
 
 CONTEXT_NOISE_MAX = 0.7  # the highest level that training shows (`world.conditioning`, not imported: it starts JAX)
+TEMPERATURE_MAX = 2.0
+OBSERVATIONS = ("rgb", "latent", "dict")
+TERMINATIONS = ("sample", "threshold", "never")  # those of `envs.dials`
+_TIME_LIMIT = 60 * TICS_PER_SECOND  # tics: the cap of World Models' take_cover score
+
+
+@dataclass(frozen=True)
+class World:
+    """What a checkpoint says of its world before its weights are read."""
+
+    checkpoint: str  # bundled name or folder
+    game: GameConfig
+    context_length: int  # past frames that it sees
+    latent_shape: tuple[int, int, int]  # h, w, c
+    can_be_guided: bool  # whether it was trained to dream without a past, too
+
+
+class Dial:
+    """A number of the dream that may be turned between steps; what is set is checked.
+
+    In a vector environment it may be an array with a number for each dream, if it is `by_row`.
+    """
+
+    def __init__(self, lowest: float, highest: float, *, by_row: bool = True):
+        self._lowest, self._highest, self._by_row = lowest, highest, by_row
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, env: Any, owner: type | None = None) -> Any:
+        if env is None:
+            return self
+        value = env.__dict__[f"_{self._name}"]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def __set__(self, env: Any, value: Any) -> None:
+        env.__dict__[f"_{self._name}"] = self._checked(value, getattr(env, "num_envs", None) if self._by_row else None)
+
+    def _checked(self, value: Any, rows: int | None) -> Any:
+        allowed = f"in [{self._lowest:g}, {self._highest:g}]" + (f", one or {rows} of them" if rows else "")
+        try:
+            given = np.array(value, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self._name} must be {allowed}, got {value!r}") from error
+        if given.shape not in ((), (rows,)) or not ((given >= self._lowest) & (given <= self._highest)).all():
+            raise ValueError(f"{self._name} must be {allowed}, got {value!r}")
+        return given if given.shape else float(given)
+
+
+class Dialled:
+    """The dials of a dream as attributes of an environment: `env.unwrapped.context_noise = 0.3`."""
+
+    context_noise = Dial(0, CONTEXT_NOISE_MAX)
+    temperature = Dial(0, TEMPERATURE_MAX)
+    _guidance = Dial(1, np.inf, by_row=False)
+
+    world: World
+    num_steps: int
+    termination: str
+
+    @property
+    def guidance(self) -> float:
+        """Weight of the past frames, at least 1, which is none."""
+        return float(self._guidance)
+
+    @guidance.setter
+    def guidance(self, weight: float) -> None:
+        self._guidance = weight
+        if self.guidance != 1 and not self.world.can_be_guided:
+            self._guidance = 1.0
+            raise ValueError(
+                f"guidance must be 1 in this world, got {weight}: it never learned to dream without a past. Train one "
+                "with UNetConfig.context_dropout = 0.1"
+            )
+
+    def dials(self) -> Dials:
+        """The dials as `envs.core` takes them."""
+        from neural_env.envs.dials import Dials
+
+        return Dials(
+            context_noise=self.context_noise,
+            guidance=self.guidance if self.world.can_be_guided else None,
+            temperature=self.temperature,
+            num_steps=self.num_steps,
+            termination=self.termination,  # type: ignore[arg-type]  # checked
+        )
+
+    def _turn(
+        self, num_steps: int, context_noise: float, guidance: float, temperature: float, termination: str
+    ) -> None:
+        """Sets all, once `world` is known."""
+        if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
+            raise ValueError(f"num_steps must be an integer of at least 1, got {num_steps!r}")
+        one_of("termination", termination, TERMINATIONS)
+        self.num_steps, self.termination = num_steps, termination
+        self.context_noise, self.guidance, self.temperature = context_noise, guidance, temperature
 
 
 def refuse_unknown(kind: type, unknown: dict[str, Any]) -> None:
@@ -20,25 +124,80 @@ def refuse_unknown(kind: type, unknown: dict[str, Any]) -> None:
         raise TypeError(f"{kind.__name__} got an unexpected keyword argument {name!r}; it has {', '.join(known)}")
 
 
-def read_world(
-    scenario: str | None, checkpoint: str | None, num_steps: int, context_noise: float, frame_skip: int | None
-) -> tuple[str, GameConfig]:
-    """Name or folder of the checkpoint that is meant, and the game that its world dreams.
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises `ValueError` for what is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_device(device: str | None) -> None:
+    """Raises `ValueError` for what is no name of a device; whether there is one is seen at the first reset."""
+    if device is not None and not (isinstance(device, str) and re.fullmatch(r"[a-z]+(:\d+)?", device)):
+        raise ValueError(f'device must be None or a name like "cpu", "gpu:0" or "tpu", got {device!r}')
+
+
+def time_limit(max_episode_steps: int | None, game: GameConfig) -> int | None:
+    """Steps that an episode has at most; None: as many as it likes.
+
+    Args:
+        max_episode_steps: None: 2100 tics, which are 525 steps at frame skip 4; -1, as in `gym.make`: no limit.
+        game: whose steps they are.
+
+    Raises:
+        ValueError: another number below 1, or none at all.
+    """
+    if max_episode_steps is None:
+        return max(1, _TIME_LIMIT // game.frame_skip)
+    if max_episode_steps == -1:
+        return None
+    if isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, int) or max_episode_steps < 1:
+        raise ValueError(f"max_episode_steps must be an integer of at least 1, or -1, got {max_episode_steps!r}")
+    return max_episode_steps
+
+
+def read_world(scenario: str | None, checkpoint: str | None, frame_skip: int | None) -> World:
+    """The world that is meant.
 
     Raises:
         CheckpointError: an unusable checkpoint.
-        ValueError: an argument out of range, or at odds with the world.
+        ValueError: a scenario without a bundled world, or an argument at odds with the world.
     """
-    from neural_env.checkpoint import read_game
+    from neural_env.checkpoint import read_game, read_model
 
-    name = str(checkpoint or scenario or "take_cover")
-    game = read_game(name)
+    name = str(checkpoint) if checkpoint else _bundled(scenario or "take_cover")
+    game, model = read_game(name), read_model(name)
     if scenario not in (None, game.scenario):
         raise ValueError(f"this world dreams {game.scenario!r}, not {scenario!r}: leave scenario out, or load another")
     if frame_skip not in (None, game.frame_skip):
         raise ValueError(f"this world was trained at frame_skip {game.frame_skip}, not {frame_skip}: leave it out")
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
-        raise ValueError(f"num_steps must be an integer of at least 1, got {num_steps!r}")
-    if not 0 <= context_noise <= CONTEXT_NOISE_MAX:
-        raise ValueError(f"context_noise must be in [0, {CONTEXT_NOISE_MAX}], got {context_noise}")
-    return name, game
+    shape = (*model.autoencoder.grid(game.resolution), model.autoencoder.channels)
+    return World(name, game, model.unet.context, shape, model.unet.context_dropout > 0)
+
+
+def observation_space(observation: str, world: World) -> gym.Space[Any]:
+    """The space of the observations of one dream.
+
+    "dict" is that of ViZDoom's own Gymnasium wrapper: `screen`, and `gamevariables` if there are any.
+    """
+    game = world.game
+    screen = gym.spaces.Box(0, 255, (*game.resolution, 3), np.uint8)
+    if observation == "latent":
+        return gym.spaces.Box(-np.inf, np.inf, world.latent_shape, np.float32)
+    if observation == "rgb":
+        return screen
+    limits, count = np.finfo(np.float32), len(game.variable_names)
+    numbers = gym.spaces.Box(float(limits.min), float(limits.max), (count,), np.float32)
+    return gym.spaces.Dict({"screen": screen, "gamevariables": numbers} if count else {"screen": screen})
+
+
+def _bundled(scenario: str) -> str:
+    from neural_env import checkpoint
+    from neural_env.bundled import scenarios
+
+    worlds = scenarios(checkpoint.BUNDLED)
+    if scenario not in worlds:
+        raise ValueError(
+            f"there is no bundled world of scenario {scenario!r}, only of {sorted(worlds)}: choose one of these, or "
+            "train a world and give its folder as checkpoint"
+        )
+    return worlds[scenario]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,9 @@ import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from neural_env.envs import core
-from neural_env.envs.core import Carry
-from neural_env.envs.dream import Dream, carry_of
+from neural_env.envs.core import Carry, Step
+from neural_env.envs.dials import Dials
+from neural_env.envs.dream import Beginning, Dream, carry_of
 from neural_env.envs.snapshot import Snapshot
 
 _CHUNK = 8  # rows that one call of the second program replaces: fixed, so that it is compiled once
@@ -21,7 +23,7 @@ _CHUNK = 8  # rows that one call of the second program replaces: fixed, so that 
 class Transition(NamedTuple):
     """What a step of N dreams brings, on the host and its own to write to."""
 
-    frames: npt.NDArray[np.uint8]  # [N, H, W, 3]
+    observations: npt.NDArray[Any]  # [N, H, W, 3] uint8 frames, or [N, h, w, c] float32 latents
     rewards: npt.NDArray[np.float32]  # [N] the scenario's own
     terminated: npt.NDArray[np.bool_]  # [N]
     variables: npt.NDArray[np.float32]  # [N, v]
@@ -30,8 +32,8 @@ class Transition(NamedTuple):
 class Batch:
     """The device's half of `NeuralDoomVector`: two programs, whatever the autoreset mode.
 
-    Each device steps its own rows with a copy of the world; nothing passes between them. All devices take part if they
-    divide the number of dreams, else one does.
+    Each device steps its own rows with a copy of the world; nothing passes between them. All of the dream's devices
+    take part if they divide the number of dreams, else one does.
 
     Args:
         dream: the world.
@@ -39,18 +41,26 @@ class Batch:
     """
 
     def __init__(self, dream: Dream, size: int):
-        mesh = Mesh(_devices(size), ("dream",))
+        mesh = Mesh(_devices(dream, size), ("dream",))
         by_row, whole = PartitionSpec("dream"), PartitionSpec()  # type: ignore[no-untyped-call]
-        step = jax.shard_map(
-            _advance_all(dream.num_steps),
-            mesh=mesh,
-            in_specs=(whole, by_row, by_row, whole),
-            out_specs=by_row,
-        )
+        world = jax.device_put(dream.world, NamedSharding(mesh, whole))
         self.dream = dream
         self.size = size
         self._rows = NamedSharding(mesh, by_row)
-        self._step = core.bind(step, jax.device_put(dream.world, NamedSharding(mesh, whole)), donate_argnums=1)
+
+        def advance_all(world: Any, carries: Carry, actions: Any, dials: Dials) -> Step:
+            split = replace(dials, context_noise=by_row, temperature=by_row, guidance=_whole(dials, whole))
+            advance = jax.shard_map(
+                lambda *args: _advance_rows(*args, dream.observe),
+                mesh=mesh,
+                in_specs=(whole, by_row, by_row, split),
+                out_specs=by_row,
+            )
+            after: Step = advance(world, carries, actions, dials)
+            return after
+
+        self._step = core.bind(advance_all, world, donate_argnums=1)
+        self._screens = core.bind(_screens, world)
         self._replace = jax.jit(_replaced, out_shardings=self._rows, donate_argnums=0)
         self._carries: Carry | None = None
 
@@ -60,40 +70,56 @@ class Batch:
         assert self._carries is not None, "place all dreams first"
         return self._carries
 
-    def place(self, snapshots: Mapping[int, Snapshot]) -> None:
+    def place(self, moments: Mapping[int, Beginning | Snapshot]) -> None:
         """Puts the dreams of these rows somewhere else; the first time, all of them."""
-        if len(snapshots) == self.size:
-            carries = [carry_of(snapshots[i]) for i in range(self.size)]
+        if len(moments) == self.size:
+            carries = [carry_of(moments[i]) for i in range(self.size)]
             self._carries = jax.device_put(_stacked(carries), self._rows)
             return
-        rows = list(snapshots)
+        rows = list(moments)
         for start in range(0, len(rows), _CHUNK):
             chosen = rows[start : start + _CHUNK]
-            fresh = [carry_of(snapshots[i]) for i in chosen]
+            fresh = [carry_of(moments[i]) for i in chosen]
             missing = _CHUNK - len(chosen)  # filled up with rows that aren't there, which are dropped
             indices = np.array(chosen + [self.size] * missing)
             self._carries = self._replace(self.carries, indices, _stacked(fresh + fresh[:1] * missing))
 
-    def step(self, actions: npt.NDArray[np.int32], context_noise: float) -> Transition:
-        """One transition of each dream."""
+    def step(self, actions: npt.NDArray[np.int32], dials: Dials) -> Transition:
+        """One transition of each dream; context noise and temperature are one number for all, or `[N]`."""
+        rows = {name: np.broadcast_to(getattr(dials, name), self.size) for name in ("context_noise", "temperature")}
         carries, self._carries = self.carries, None  # the step uses them up
-        frames, self._carries, outcome = self._step(carries, actions, np.float32(context_noise))
-        return Transition(*map(np.array, (frames, outcome.reward, outcome.terminated, outcome.variables)))
+        after = self._step(carries, actions, replace(dials, **rows).on_host())
+        self._carries = after.state
+        result = (after.observation, after.reward, after.terminated, after.info.variables)
+        return Transition(*map(np.array, result))
+
+    def screens(self) -> npt.NDArray[np.uint8]:
+        """The present frames, decoded."""
+        return np.array(self._screens(self.carries.state))
 
 
-def _devices(size: int) -> npt.NDArray[Any]:
-    devices = jax.local_devices()
+def _devices(dream: Dream, size: int) -> npt.NDArray[Any]:
+    devices = dream.devices
     return np.array(devices if size % len(devices) == 0 else devices[:1])
 
 
-def _advance_all(num_steps: int) -> Any:
-    def advance_all(world: Any, carries: Carry, actions: Any, context_noise: Any) -> Any:
-        def one(carry: Carry, action: Any) -> Any:
-            return core.advance(world, carry, action, num_steps=num_steps, context_noise=context_noise)
+def _whole(dials: Dials, spec: PartitionSpec) -> PartitionSpec | None:
+    return None if dials.guidance is None else spec
 
-        return jax.vmap(one)(carries, actions)
 
-    return advance_all
+def _advance_rows(world: Any, carries: Carry, actions: Any, dials: Dials, observe: core.Observe) -> Step:
+    """`core.advance` of every row. Guidance stays one number, so that whether there is any stays one decision."""
+
+    def one(carry: Carry, action: Any, context_noise: Any, temperature: Any) -> Step:
+        row = replace(dials, context_noise=context_noise, temperature=temperature)
+        return core.advance(world, carry, action, row, observe)
+
+    after: Step = jax.vmap(one)(carries, actions, dials.context_noise, dials.temperature)
+    return after
+
+
+def _screens(world: Any, states: core.DreamState) -> jax.Array:
+    return jax.vmap(lambda state: core.screen(world, state))(states)
 
 
 def _replaced(carries: Carry, indices: Any, fresh: Carry) -> Carry:

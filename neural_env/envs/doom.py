@@ -15,14 +15,15 @@ from neural_env.game import TICS_PER_SECOND, GameConfig
 Frame = npt.NDArray[np.uint8]
 
 
-class DoomEnv(gym.Env[Frame, np.int64]):
+class DoomEnv(gym.Env[Any, np.int64]):
     """Doom, by whatever makes its frames.
 
     * Observation: the screen with its HUD, RGB uint8 `[H, W, 3]`.
     * Action: `Discrete` over `action_names`; 0 is the no-op. An action is held for `frame_skip` tics (1/35 s each).
     * Reward: the scenario's own, summed over these tics, unclipped.
     * `terminated`: the player died or the scenario ended. `truncated`: time ran out. Never both.
-    * `info`: `{"variables": {name: float}}`, the scenario's game variables.
+    * `info`: the scenario's game variables by name, floats: `{"health": 100.0}`. Flat, because TorchRL, SB3's `Monitor`
+      and others read numbers there, and nothing that is nested.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]  # gymnasium declares it an instance variable
@@ -50,18 +51,28 @@ class DoomEnv(gym.Env[Frame, np.int64]):
         self._window: Window | None = None
 
     @abstractmethod
-    def _start(self, options: dict[str, Any]) -> tuple[Frame, npt.NDArray[np.float32]]:
-        """Begin an episode, drawing from `self.np_random` only: the first frame and variables."""
+    def _start(self, options: dict[str, Any]) -> tuple[Frame | None, npt.NDArray[np.float32]]:
+        """Begin an episode, drawing from `self.np_random` only: the first frame (None: later) and variables."""
 
     @abstractmethod
-    def _advance(self, action: int) -> tuple[Frame, float, bool, bool, npt.NDArray[np.float32]]:
-        """One step: frame, reward, terminated, truncated, variables."""
+    def _advance(self, action: int) -> tuple[Frame | None, float, bool, bool, npt.NDArray[np.float32]]:
+        """One step: frame (None: later), reward, terminated, truncated, variables."""
 
     @abstractmethod
     def _end(self) -> None:
         """Release what the frames are made with; may be called again."""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
+    def _observation(self) -> Any:
+        """What the agent sees of the present, its own to write to."""
+        return self._screen().copy()
+
+    def _screen(self) -> Frame:
+        """The present frame. Raises `gym.error.ResetNeeded` before the first reset."""
+        if self._frame is None:
+            raise gym.error.ResetNeeded("render() needs a frame: call reset() first")
+        return self._frame
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode. Without a seed, the next one of the stream that the last seed began."""
         self._require_open()
         super().reset(seed=seed)
@@ -69,9 +80,9 @@ class DoomEnv(gym.Env[Frame, np.int64]):
         self._frame, variables = self._start(options or {})
         self._playing = True
         self._show()
-        return self._frame.copy(), self._info(variables)
+        return self._observation(), self._info(variables)
 
-    def step(self, action: np.int64 | int) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold the action for `frame_skip` tics.
 
         Raises `gym.error.ResetNeeded` outside an episode, `ClosedEnvironmentError` after `close` and `InvalidAction`.
@@ -88,16 +99,14 @@ class DoomEnv(gym.Env[Frame, np.int64]):
         self._frame, reward, terminated, truncated, variables = self._advance(int(action))
         self._playing = not (terminated or truncated)
         self._show()
-        return self._frame.copy(), reward, terminated, truncated, self._info(variables)
+        return self._observation(), reward, terminated, truncated, self._info(variables)
 
     def render(self) -> Frame | None:
         """The screen, uint8 `[H, W, 3]`, in mode "rgb_array"; None in the other modes."""
         if self.render_mode != "rgb_array":
             return None
         self._require_open()
-        if self._frame is None:
-            raise gym.error.ResetNeeded("render() needs a frame: call reset() first")
-        return self._frame.copy()
+        return self._screen().copy()
 
     def close(self) -> None:
         """End whatever runs, and the window; may be called again."""
@@ -113,10 +122,10 @@ class DoomEnv(gym.Env[Frame, np.int64]):
             raise gym.error.ClosedEnvironmentError("this environment was closed: make a new one")
 
     def _info(self, variables: npt.NDArray[np.float32]) -> dict[str, Any]:
-        return {"variables": dict(zip(self.variable_names, variables.tolist(), strict=True))}
+        return dict(zip(self.variable_names, variables.tolist(), strict=True))
 
     def _show(self) -> None:
-        if self.render_mode == "human" and self._frame is not None:
+        if self.render_mode == "human":
             if self._window is None:
                 self._window = Window(type(self).__name__, self.resolution, self.metadata["render_fps"])
-            self._window.show(self._frame)
+            self._window.show(self._screen())

@@ -1,12 +1,12 @@
-"""A loaded world with its compiled functions: what `NeuralDoom` steps once and `NeuralDoomVector` many times at once.
+"""A loaded world with its compiled functions: what `NeuralDoom` steps once and `NeuralDoomVector` many times over.
 
-Everything on the host is NumPy and a `Snapshot`; on the device lives a `Carry`, donated from step to step.
+On the host everything is NumPy, a `Beginning` or a `Snapshot`; on the device a `Carry` is donated from step to step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -18,18 +18,33 @@ import numpy.typing as npt
 from neural_env import checkpoint as files
 from neural_env.envs import core
 from neural_env.envs.branches import Branches
-from neural_env.envs.core import Carry, DreamState, StepOutcome
+from neural_env.envs.core import Carry, DreamState, Step
+from neural_env.envs.dials import Dials
 from neural_env.envs.snapshot import Snapshot, SnapshotError
 from neural_env.game import GameConfig
+
+Frame = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 
 class Scene(NamedTuple):
     """A place to begin from: real frames as latents, and what they show."""
 
-    context: npt.NDArray[np.float32]  # [n, h, w, c] latents, oldest first
+    context: Floats  # [n, h, w, c] latents, oldest first
     actions: npt.NDArray[np.int32]  # [n - 1] the actions between them
-    frame: npt.NDArray[np.uint8]  # [H, W, 3] the last one
-    variables: npt.NDArray[np.float32]  # [v] at the last one
+    frame: Frame | None  # [H, W, 3] the last one; None: not decoded
+    variables: Floats  # [v] at the last one
+
+
+class Beginning(NamedTuple):
+    """The first moment of an episode: a snapshot whose frame may still have to be decoded."""
+
+    context: Floats
+    actions: npt.NDArray[np.int32]
+    frame: Frame | None
+    variables: Floats
+    key: npt.NDArray[np.uint32]  # [k] the randomness of what follows
+    elapsed_steps: int = 0
 
 
 class Dream:
@@ -37,23 +52,28 @@ class Dream:
 
     Args:
         checkpoint: name of a bundled world, or a folder written by `neural-env bundle`.
-        num_steps: denoising steps a frame.
+        decodes: whether what is shown are frames; else latents, and the decoder runs only where a frame is asked for.
+        device: a name like "cpu" or "gpu:0"; None: JAX's default.
 
     Raises:
         CheckpointError: an unusable checkpoint.
+        ValueError: there is no such device.
     """
 
-    def __init__(self, checkpoint: str, num_steps: int):
+    def __init__(self, checkpoint: str, decodes: bool = True, device: str | None = None):
         loaded = files.load(checkpoint)
-        self.world, self.game, self.starts = loaded.world, loaded.game, loaded.starts
-        self.num_steps = num_steps
+        self.devices = devices(device)
+        self.world = jax.device_put(loaded.world, self.devices[0])
+        self.game, self.starts, self.decodes = loaded.game, loaded.starts, decodes
+        self.observe: core.Observe = core.screen if decodes else core.latent
         self.context_length = loaded.model.unet.context
         self.context_shape = (self.context_length, *loaded.world.latent_shape)
-        self._observe = core.bind(core.observe, loaded.world)
-        self._encode = core.bind(core.encode_context, loaded.world)
+        self._screen = core.bind(core.screen, self.world)
+        self._variables = core.bind(core.variables, self.world)
+        self._encode = core.bind(core.encode_context, self.world)
         # The carry is donated: the past lives in one buffer on the device, overwritten in place.
-        self._advance = core.bind(partial(core.advance, num_steps=num_steps), loaded.world, donate_argnums=1)
-        self._play = core.bind(_play_all(num_steps), loaded.world)
+        self._advance = core.bind(core.advance, self.world, donate_argnums=1, static_argnums=4)
+        self._play = core.bind(_play_all, self.world)
         self._start = cache(self._bundled_start)  # there are few, and each is shown often
 
     def scene(self, options: Mapping[str, Any]) -> Scene | Snapshot | None:
@@ -70,7 +90,7 @@ class Dream:
             return self.encode(options["context"], options["actions"])
         raise ValueError(f"reset options are 'context' and 'actions', or 'state' alone; got {sorted(options)}")
 
-    def begin(self, rng: np.random.Generator, scene: Scene | Snapshot | None) -> Snapshot:
+    def begin(self, rng: np.random.Generator, scene: Scene | Snapshot | None) -> Beginning | Snapshot:
         """The first moment of an episode: of one of the world's own starts if no scene is given.
 
         Two draws an episode, whatever the scene, so that a given one doesn't shift the stream.
@@ -78,9 +98,7 @@ class Dream:
         seed, choice = int(rng.integers(2**31)), int(rng.integers(len(self.starts.latents)))
         if isinstance(scene, Snapshot):
             return scene
-        context, actions, frame, variables = scene or self._start(choice)
-        key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-        return Snapshot(self.game, context, actions, key, frame, variables)
+        return Beginning(*(scene or self._start(choice)), np.asarray(jax.random.key_data(jax.random.key(seed))))
 
     def encode(self, context: npt.ArrayLike, actions: npt.ArrayLike) -> Scene:
         """The scene of real frames.
@@ -100,63 +118,101 @@ class Dream:
         """Whether all of an array are integers that name an action."""
         return array.dtype.kind in "iu" and bool(((array >= 0) & (array < len(self.game.action_names))).all())
 
-    def advance(
-        self, carry: Carry, action: int, context_noise: float
-    ) -> tuple[npt.NDArray[np.uint8], Carry, StepOutcome]:
-        """`core.advance`; `carry` is used up, the frame is the host's."""
-        frame, carry, outcome = self._advance(carry, np.int32(action), context_noise=np.float32(context_noise))
-        return np.array(frame), carry, outcome
+    def advance(self, carry: Carry, action: int, dials: Dials) -> tuple[npt.NDArray[Any], Step]:
+        """`core.advance`; `carry` is used up, the observation is the host's."""
+        after = self._advance(carry, np.int32(action), dials.on_host(), self.observe)
+        return np.array(after.observation), after
 
-    def branch(
-        self, snapshot: Snapshot, actions: npt.ArrayLike, context_noise: float, seed: int | None = None
-    ) -> Branches:
+    def screen(self, state: DreamState) -> Frame:
+        """The present frame of a state."""
+        return np.array(self._screen(state))
+
+    def branch(self, snapshot: Snapshot, actions: npt.ArrayLike, dials: Dials, seed: int | None = None) -> Branches:
         """The futures of a snapshot under N actions, or N rows of them; see `NeuralDoom.branch`."""
-        rows = np.asarray(actions)
-        if rows.ndim not in (1, 2) or rows.size == 0 or not self.are_actions(rows):
-            raise gym.error.InvalidAction(
-                f"branch takes integers of {self._choices}, [N] or [N, t]; got {rows.dtype} {rows.shape}"
-            )
-        snapshot.require(self.game, self.context_shape)
+        rows = self._rows_of_actions(actions)
+        checked(snapshot, "branch").require(self.game, self.context_shape)
         keys, root = _keys(snapshot, len(rows), seed), carry_of(snapshot).state
         steps = rows.reshape(len(rows), -1).astype(np.int32)
-        frames, carries, outcome = jax.device_get(self._play(keys, root, steps, np.float32(context_noise)))
-        elapsed, ended = snapshot.elapsed_steps + steps.shape[1], snapshot.ended | outcome.terminated.any(axis=1)
-        after = snapshots_of(self.game, carries, frames[:, -1], outcome.variables[:, -1], elapsed, ended)
+        played = jax.device_get(self._play(keys, root, steps, dials.on_host()))
+        frames, terminated, (variables, probability) = played.observation, played.terminated, played.info
+        elapsed, ended = snapshot.elapsed_steps + steps.shape[1], snapshot.ended | terminated.any(axis=1)
+        after = snapshots_of(self.game, played.state, frames[:, -1], variables[:, -1], elapsed, ended)
+        result = (frames, played.reward, terminated, probability, variables)
         if rows.ndim == 1:
-            frames, outcome = jax.tree.map(lambda array: array[:, 0], (frames, outcome))
-        reward, terminated, variables, probability = outcome
-        return Branches(frames, reward, terminated, probability, variables, after)
+            result = tuple(array[:, 0] for array in result)
+        return Branches(*result, after)
 
     @property
     def _choices(self) -> str:
         return f"0..{len(self.game.action_names) - 1}"
 
+    def _rows_of_actions(self, actions: npt.ArrayLike) -> npt.NDArray[Any]:
+        try:
+            rows = np.asarray(actions)
+        except ValueError as error:  # rows of unequal length
+            raise gym.error.InvalidAction(
+                f"branch takes integers of {self._choices}, [N] or [N, t]: give all rows one length, got {actions!r}"
+            ) from error
+        if rows.ndim not in (1, 2) or rows.size == 0 or not self.are_actions(rows):
+            raise gym.error.InvalidAction(
+                f"branch takes integers of {self._choices}, [N] or [N, t]; got {rows.dtype} {rows.shape}"
+            )
+        return rows
+
     def _checked_beginning(self, state: Any) -> Snapshot:
-        if not isinstance(state, Snapshot):
-            raise TypeError(f"options['state'] must be a Snapshot, from get_state() or Snapshot.load(), got {state!r}")
-        if state.ended:
+        snapshot = checked(state, "options['state']")
+        if snapshot.ended:
             raise SnapshotError("the snapshot's episode has ended: begin from one that was taken before its last step")
-        return state.require(self.game, self.context_shape)
+        return snapshot.require(self.game, self.context_shape)
 
     def _bundled_start(self, choice: int) -> Scene:
         latents, actions = self.starts.latents[choice], self.starts.actions[choice]
         return self._scene(DreamState(jnp.asarray(latents), jnp.asarray(actions)))
 
     def _scene(self, state: DreamState) -> Scene:
-        return Scene(*map(np.asarray, (*state, *self._observe(state))))
+        frame = self.screen(state) if self.decodes else None
+        return Scene(np.asarray(state.context), np.asarray(state.actions), frame, np.asarray(self._variables(state)))
 
 
-def carry_of(snapshot: Snapshot) -> Carry:
-    """What the device carries on from a snapshot, still on the host."""
-    key, context, actions = cast(tuple[jax.Array, ...], (snapshot.key, snapshot.context, snapshot.actions))
+def checked(state: Any, what: str) -> Snapshot:
+    """A snapshot as it is.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(state, Snapshot):
+        raise TypeError(f"{what} must be a Snapshot, from get_state() or Snapshot.load(), got {state!r}")
+    return state
+
+
+def devices(name: str | None) -> Sequence[jax.Device]:
+    """The local devices of a name: "gpu" is all of them, "gpu:1" one, None JAX's default ones.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name is None:
+        return jax.local_devices()
+    platform, _, index = name.partition(":")
+    try:
+        found = jax.local_devices(backend=platform)
+        return [found[int(index)]] if index else found
+    except (RuntimeError, IndexError) as error:
+        there = [f"{device.platform}:{i}" for i, device in enumerate(jax.local_devices())]
+        raise ValueError(f"there is no device {name!r} here: choose one of {there}, or None") from error
+
+
+def carry_of(moment: Beginning | Snapshot) -> Carry:
+    """What the device carries on from a moment, still on the host."""
+    key, context, actions = cast(tuple[jax.Array, ...], (moment.key, moment.context, moment.actions))
     return Carry(key, DreamState(context, actions))
 
 
 def snapshots_of(
     game: GameConfig,
     carries: Carry,
-    frames: npt.NDArray[np.uint8],
-    variables: npt.NDArray[np.float32],
+    frames: Frame,
+    variables: Floats,
     elapsed_steps: npt.ArrayLike,
     ended: npt.NDArray[np.bool_],
 ) -> tuple[Snapshot, ...]:
@@ -171,22 +227,16 @@ def snapshots_of(
     )
 
 
-def on_device(snapshot: Snapshot) -> Carry:
+def on_device(moment: Beginning | Snapshot, device: jax.Device) -> Carry:
     """A carry of one dream, free to be donated."""
-    carry: Carry = jax.tree.map(lambda array: jnp.array(array, copy=True), carry_of(snapshot))
+    carry: Carry = jax.tree.map(lambda array: jax.device_put(jnp.array(array, copy=True), device), carry_of(moment))
     return carry
 
 
-def _play_all(num_steps: int) -> Any:
-    """`core.play` of N rows of actions from one state, each with a key of its own."""
-
-    def play_all(world: Any, keys: Any, root: DreamState, actions: Any, context_noise: Any) -> Any:
-        def one(key: Any, row: Any) -> Any:
-            return core.play(world, Carry(key, root), row, num_steps=num_steps, context_noise=context_noise)
-
-        return jax.vmap(one)(keys, actions)
-
-    return play_all
+def _play_all(world: Any, keys: Any, root: DreamState, actions: Any, dials: Dials) -> Step:
+    """`core.rollout` of N rows of actions from one state, each with a key of its own."""
+    played: Step = jax.vmap(lambda key, row: core.rollout(world, Carry(key, root), row, dials))(keys, actions)
+    return played
 
 
 def _keys(snapshot: Snapshot, branches: int, seed: int | None) -> npt.NDArray[np.uint32]:

@@ -1,7 +1,7 @@
 """Many dreams at once as a Gymnasium vector environment: one compiled step, bookkeeping on the host.
 
 Dream i is what a `NeuralDoom` with the same seed would show, and the whole is what `SyncVectorEnv` would make of N of
-them under Gymnasium's time limit.
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from gymnasium.utils import EzPickle, seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from neural_env.envs.arguments import read_world, refuse_unknown
+from neural_env.envs.arguments import (
+    OBSERVATIONS,
+    Dialled,
+    check_device,
+    observation_space,
+    one_of,
+    read_world,
+    refuse_unknown,
+    time_limit,
+)
 from neural_env.envs.snapshot import Snapshot
 from neural_env.game import TICS_PER_SECOND
 
@@ -30,16 +39,17 @@ Mask = npt.NDArray[np.bool_]
 Infos = dict[str, Any]
 
 
-class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.NDArray[Any]], EzPickle):
+class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]], EzPickle):
     """N dreams of Doom, stepped as one; `gym.make_vec("NeuralDoom-v0", num_envs=N)`.
 
     The model is loaded and compiled at the first reset. Several local devices share the dreams if they divide N.
 
     Arguments:
         num_envs: N, at least 1.
-        scenario, checkpoint, num_steps, context_noise, frame_skip: as for `NeuralDoom`.
+        scenario, checkpoint, num_steps, context_noise, guidance, temperature, termination, observation,
+            max_episode_steps, frame_skip, device: as for `NeuralDoom`. `context_noise` and `temperature` may be `[N]`
+            arrays, and set between steps. A device without a number, such as "gpu", is all of its kind.
         render_mode: None or "rgb_array", a tuple of N frames.
-        max_episode_steps: steps an episode has at most; None or -1: no limit. `make_vec` fills in the id's.
         autoreset_mode: Gymnasium's "NextStep", "SameStep" or "Disabled", or the enum.
 
     `reset` takes a seed for all (dream i gets `seed + i`), a list of N, or None (each goes on with its own stream), and
@@ -65,10 +75,15 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
         scenario: str | None = None,
         checkpoint: str | None = None,
         num_steps: int = 1,
-        context_noise: float = 0.0,
-        frame_skip: int | None = None,
-        render_mode: str | None = None,
+        context_noise: float | npt.ArrayLike = 0.0,
+        guidance: float = 1.0,
+        temperature: float | npt.ArrayLike = 1.0,
+        termination: str = "sample",
+        observation: str = "rgb",
         max_episode_steps: int | None = None,
+        frame_skip: int | None = None,
+        device: str | None = None,
+        render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **unknown: Any,
     ) -> None:
@@ -80,18 +95,27 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
             checkpoint,
             num_steps,
             context_noise,
-            frame_skip,
-            render_mode,
+            guidance,
+            temperature,
+            termination,
+            observation,
             max_episode_steps,
+            frame_skip,
+            device,
+            render_mode,
             autoreset_mode,
         )
-        _check_counts(num_envs, max_episode_steps)
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
         _check_render_mode(render_mode, self.metadata["render_modes"])
-        self._checkpoint, game = read_world(scenario, checkpoint, num_steps, context_noise, frame_skip)
-        self.game = game
+        one_of("observation", observation, OBSERVATIONS)
+        check_device(device)
+        self.world = read_world(scenario, checkpoint, frame_skip)
+        self.game = game = self.world.game
         self.action_names, self.variable_names = game.action_names, game.variable_names
-        self.num_envs, self.num_steps, self.context_noise = num_envs, num_steps, float(context_noise)
-        self.max_episode_steps = None if max_episode_steps == -1 else max_episode_steps  # -1 as in `gym.make`
+        self.num_envs, self.observation, self.device = num_envs, observation, device
+        self._turn(num_steps, context_noise, guidance, temperature, termination)  # type: ignore[arg-type]  # checked
+        self.max_episode_steps = time_limit(max_episode_steps, game)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.render_mode = render_mode
         self.metadata = {  # type: ignore[misc]
@@ -99,14 +123,15 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
             "render_fps": TICS_PER_SECOND / game.frame_skip,
             "autoreset_mode": self.autoreset_mode,
         }
-        self.single_observation_space = gym.spaces.Box(0, 255, (*game.resolution, 3), np.uint8)
+        self.single_observation_space = observation_space(observation, self.world)
         self.single_action_space = gym.spaces.Discrete(len(game.action_names))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._streams: list[tuple[np.random.Generator, int] | None] = [None] * num_envs  # with their seeds
         self._batch: Batch | None = None
         self._ready = False  # whether all dreams are somewhere
-        self._frames = np.zeros((num_envs, *game.resolution, 3), np.uint8)
+        self._shown = self._nothing()  # [N, ...] frames, or latents where these are observed
+        self._screens: Frames | None = None  # the frames of these latents, once somebody asked for them
         self._variables: npt.NDArray[np.float32] = np.zeros((num_envs, len(game.variable_names)), np.float32)
         self._elapsed = np.zeros(num_envs, np.int64)  # steps of each episode
         self._ended = np.zeros(num_envs, np.bool_)  # which episodes are over and not begun anew
@@ -134,7 +159,7 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Frames, Infos]:
+    ) -> tuple[Any, Infos]:
         """Begin an episode in all dreams, or in those of `options["reset_mask"]`.
 
         Raises `ValueError` or `TypeError` for seeds, masks and options that don't fit.
@@ -149,11 +174,9 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
                 self._streams[i] = seeding.np_random(number)
         self._begin(mask, rest)
         self._ready = True
-        return self._frames.copy(), self._infos(mask)
+        return self._observations(), self._infos(mask)
 
-    def step(
-        self, actions: npt.ArrayLike
-    ) -> tuple[Frames, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Infos]:
+    def step(self, actions: npt.ArrayLike) -> tuple[Any, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], Infos]:
         """One step of every dream: `[N]` rewards (float64), terminations and truncations.
 
         An episode that was over begins anew instead ("NextStep"), begins anew after its last step ("SameStep", with
@@ -165,9 +188,10 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
         self._require_running()
         chosen = self._checked(actions)
         self._ready = False  # unless the step comes to its end
-        self._frames, rewards, terminated, self._variables = self._loaded_batch().step(chosen, self.context_noise)
+        self._shown, rewards, terminated, self._variables = self._loaded_batch().step(chosen, self.dials())
+        self._screens = None
         self._elapsed += 1
-        result = self._after_step(rewards.astype(np.float64), terminated, self._timed_out())
+        result = self._after_step(rewards.astype(np.float64), terminated, self._timed_out() & ~terminated)
         self._ready = True
         return result
 
@@ -178,7 +202,7 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
         from neural_env.envs.dream import snapshots_of
 
         carries = self._loaded_batch().carries
-        return snapshots_of(self.game, carries, self._frames, self._variables, self._elapsed, self._ended)
+        return snapshots_of(self.game, carries, self._frames(), self._variables, self._elapsed, self._ended)
 
     def render(self) -> tuple[Frames, ...] | None:
         """N screens, uint8 `[H, W, 3]`, in mode "rgb_array"; None in mode None."""
@@ -186,7 +210,7 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
             return None
         self._require_open()
         self._require_ready()
-        return tuple(self._frames.copy())
+        return tuple(self._frames().copy())
 
     def close_extras(self, **kwargs: Any) -> None:
         """Let go of the world."""
@@ -194,7 +218,7 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
 
     def _after_step(
         self, rewards: npt.NDArray[np.float64], terminated: Mask, truncated: Mask
-    ) -> tuple[Frames, npt.NDArray[np.float64], Mask, Mask, Infos]:
+    ) -> tuple[Any, npt.NDArray[np.float64], Mask, Mask, Infos]:
         """What `step` returns, after the episodes have begun anew that the mode begins."""
         over = self._ended  # by the step before; only in NEXT_STEP is any left: they begin instead of stepping
         rewards[over], terminated[over], truncated[over] = 0.0, False, False
@@ -203,7 +227,7 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             over, final = self._ended, self._final(self._ended)
         self._begin(over, {})
-        return self._frames.copy(), rewards, terminated, truncated, {**final, **self._infos(_all(self.num_envs))}
+        return self._observations(), rewards, terminated, truncated, {**final, **self._infos(_all(self.num_envs))}
 
     def _begin(self, mask: Mask, options: dict[str, Any]) -> None:
         """Put the dreams of the mask at the start of an episode each."""
@@ -213,9 +237,31 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
         scenes = self._scenes(dream, mask, options)
         beginnings = {i: dream.begin(self._stream(i)[0], scene) for i, scene in scenes.items()}
         self._loaded_batch().place(beginnings)
+        self._screens = None
         for i, first in beginnings.items():
-            self._frames[i], self._variables[i], self._elapsed[i] = first.frame, first.variables, first.elapsed_steps
+            self._shown[i] = first.context[-1] if self.observation == "latent" else first.frame
+            self._variables[i], self._elapsed[i] = first.variables, first.elapsed_steps
         self._ended = self._ended & ~mask
+
+    def _nothing(self) -> npt.NDArray[Any]:
+        if self.observation == "latent":
+            return np.zeros((self.num_envs, *self.world.latent_shape), np.float32)
+        return np.zeros((self.num_envs, *self.game.resolution, 3), np.uint8)
+
+    def _frames(self) -> Frames:
+        """The present screens: decoded now, where latents are observed."""
+        if self.observation != "latent":
+            return self._shown
+        if self._screens is None:
+            self._screens = self._loaded_batch().screens()
+        return self._screens
+
+    def _observations(self, rows: Any = slice(None)) -> Any:
+        """What the agents of these rows see, theirs to write to."""
+        if self.observation != "dict":
+            return self._shown[rows].copy()
+        seen = {"screen": self._shown[rows].copy(), "gamevariables": self._variables[rows].copy()}
+        return {name: seen[name] for name in self.single_observation_space.spaces}  # type: ignore[attr-defined]
 
     def _scenes(self, dream: Dream, mask: Mask, options: dict[str, Any]) -> dict[int, Scene | Snapshot | None]:
         rows, state = np.flatnonzero(mask).tolist(), options.get("state")
@@ -236,21 +282,21 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
 
     def _infos(self, mask: Mask) -> Infos:
         """What `VectorEnv._add_info` makes of the single environments' infos in these rows."""
-        variables: Infos = {}
+        infos: Infos = {}
         for name, column in zip(self.variable_names, self._variables.T, strict=True):
-            variables[name] = np.where(mask, column.astype(np.float64), 0.0)
-            variables[f"_{name}"] = mask.copy()
-        return {"variables": variables, "_variables": mask.copy()}
+            infos[name] = np.where(mask, column.astype(np.float64), 0.0)
+            infos[f"_{name}"] = mask.copy()
+        return infos
 
     def _final(self, mask: Mask) -> Infos:
-        """The last frames and infos of the episodes that end in these rows, before they are gone."""
+        """The last observations and infos of the episodes that end in these rows, before they are gone."""
         if not mask.any():
             return {}
-        frames = np.full(self.num_envs, None, object)
+        observations = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(mask):
-            frames[i] = self._frames[i].copy()
+            observations[i] = self._observations(i)
         return {
-            "final_obs": frames,
+            "final_obs": observations,
             "_final_obs": mask.copy(),
             "final_info": self._infos(mask),
             "_final_info": mask.copy(),
@@ -284,19 +330,13 @@ class NeuralDoomVector(gym.vector.VectorEnv[Frames, npt.NDArray[np.int64], npt.N
             from neural_env.envs.batch import Batch
             from neural_env.envs.dream import Dream
 
-            self._batch = Batch(Dream(self._checkpoint, self.num_steps), self.num_envs)
+            dream = Dream(self.world.checkpoint, self.observation != "latent", self.device)
+            self._batch = Batch(dream, self.num_envs)
         return self._batch
 
 
 def _all(size: int) -> Mask:
     return np.ones(size, np.bool_)
-
-
-def _check_counts(num_envs: int, max_episode_steps: int | None) -> None:
-    for name, value in (("num_envs", num_envs), ("max_episode_steps", max_episode_steps)):
-        optional = name == "max_episode_steps" and value in (None, -1)
-        if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def _check_render_mode(render_mode: str | None, modes: list[str]) -> None:
@@ -320,7 +360,7 @@ def _reset_mask(mask: Any, size: int) -> Mask:
     if mask is None:
         return _all(size)
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-        raise TypeError(f"options['reset_mask'] must be a NumPy array of bool, got {mask!r}")
+        raise TypeError(f"options['reset_mask'] must be a NumPy array of bool, got {mask!r}: np.array(mask, bool)")
     if mask.shape != (size,) or not mask.any():
         raise ValueError(f"options['reset_mask'] must have shape ({size},) and a true entry, got {mask}")
     return mask

@@ -204,7 +204,8 @@ def _dream(world: WorldModel, key: jax.Array, past: jax.Array, actions: jax.Arra
 
     def one(key: jax.Array, past: jax.Array, actions: jax.Array) -> jax.Array:
         state = core.encode_context(world, past, actions[: n - 1])
-        return core.rollout(world, key, state, actions[n - 1 :], **asdict(dials))[0]
+        carry = core.carry_from(key, state)
+        return core.rollout(world, carry, actions[n - 1 :], core.Dials(**asdict(dials))).observation
 
     return jax.vmap(one)(jax.random.split(key, len(past)), past, actions)
 
@@ -215,5 +216,5 @@ def long_dream(world: WorldModel, starts: Starts, dials: Dials, length: int, see
     policy.reset(np.random.default_rng([seed, 1]))
     actions = np.array([policy.act(np.empty(0), np.empty(0)) for _ in range(length)], np.int32)
     state = core.DreamState(jnp.asarray(starts.latents[0]), jnp.asarray(starts.actions[0]))
-    roll = core.bind(partial(core.rollout, **asdict(dials)), world)
-    return np.asarray(roll(jax.random.key(seed), state, actions)[0])
+    carry = core.carry_from(jax.random.key(seed), state)
+    return np.asarray(core.bind(core.rollout, world)(carry, actions, core.Dials(**asdict(dials))).observation)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from neural_env.arrays import Key
 from neural_env.evaluation.frames import psnr
@@ -37,7 +37,8 @@ class DenoiserStage:
         context, size = batch["context"], len(batch["latent"])
         levels = sample_levels(key_levels, size, context.shape[1])
         context = corrupt(key_context, context, levels)
-        denoise = precondition(lambda x, c_noise: module(x, c_noise, context, batch["actions"], levels))
+        present = with_past(jax.random.fold_in(key, 4), size, module.context_dropout)
+        denoise = precondition(lambda x, c_noise: module(x, c_noise, context, batch["actions"], levels, present))
         sigma = sample_sigma(key_sigma, size, self._noise)
         each = denoising_loss(denoise, key_noise, batch["latent"], sigma, self._weight)
         return each.mean(), {}
@@ -65,6 +66,11 @@ class DenoiserStage:
             scores["psnr_shuffled"].append(float(psnr(np.asarray(false), real).mean()))
             scores["psnr_copy_last"].append(float(psnr(_decode(world, batch["context"][:, -1]), real).mean()))
         return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def with_past(key: Key, batch: int, dropout: float) -> Bool[Array, " b"] | None:
+    """Which items of a batch see their past; None: all, of a model without dropout (GameNGen section 3.2: p = 0.1)."""
+    return jax.random.bernoulli(key, 1 - dropout, (batch,)) if dropout else None
 
 
 def _with_unet(world: WorldModel, unet: UNet) -> WorldModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
 from neural_env.arrays import Key, Latent
 from neural_env.world.layers import conv, fourier_features
@@ -70,6 +70,7 @@ class Conditioner(nnx.Module):
         channels: int,
         features: int,
         *,
+        without_past: bool = False,
         rngs: nnx.Rngs,
     ):
         self.features = features
@@ -84,6 +85,8 @@ class Conditioner(nnx.Module):
         self.noise = nnx.Linear(64, features, rngs=rngs)
         self.hidden = nnx.Linear(features, features, rngs=rngs)
         self.out = nnx.Linear(features, features, rngs=rngs)
+        # What stands for gist and levels where there is no past; absent from worlds that always have one.
+        self.no_past = nnx.Param(jnp.zeros(features)) if without_past else None
 
     def __call__(
         self,
@@ -91,10 +94,25 @@ class Conditioner(nnx.Module):
         actions: Int32[Array, "b n"],
         c_noise: Float[Array, " b"],
         levels: Float[Array, "b n"],
+        present: Bool[Array, " b"] | None = None,
     ) -> Float[Array, "b e"]:
-        """Returns the embedding [b, features] that modulates every block of the U-Net."""
+        """Returns the embedding [b, features] that modulates every block of the U-Net.
+
+        Raises:
+            ValueError: `present` is given, to a model that has always seen a past.
+        """
         x = self.gist(context) + self.noise(fourier_features(c_noise, 64))
         buckets = bucket(levels)
         for i, (action, level) in enumerate(zip(self.actions, self.levels, strict=True)):
             x = x + action(actions[:, i]) + level(buckets[:, i])
+        if present is not None:
+            x = jnp.where(present[:, None], x, self._without_past(actions, c_noise))
         return nnx.silu(self.out(nnx.silu(self.hidden(x))))
+
+    def _without_past(self, actions: Int32[Array, "b n"], c_noise: Float[Array, " b"]) -> Float[Array, "b e"]:
+        if self.no_past is None:
+            raise ValueError("this model always has a past: set UNetConfig.context_dropout and train it")
+        x = self.no_past[...] + self.noise(fourier_features(c_noise, 64))
+        for i, action in enumerate(self.actions):
+            x = x + action(actions[:, i])
+        return x

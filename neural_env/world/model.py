@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
 from neural_env.arrays import Frames, Key, Latent
 from neural_env.game import GameConfig
@@ -51,6 +51,7 @@ class WorldModel(nnx.Module):
         channels, context, actions = model.autoencoder.channels, model.unet.context, len(game.action_names)
         self.noise = model.noise
         self.context = context
+        self.context_dropout = model.unet.context_dropout
         self.latent_shape = (*grid, channels)
         self.autoencoder = Autoencoder(model.autoencoder, game.resolution, rngs=rngs)
         self.unet = UNet(model.unet, grid, channels, actions, rngs=rngs)
@@ -67,10 +68,42 @@ class WorldModel(nnx.Module):
         return to_frames(self.autoencoder.decode(latent))
 
     def denoiser(
-        self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], levels: Float[Array, "b n"]
+        self,
+        context: Float[Array, "b n h w c"],
+        actions: Int32[Array, "b n"],
+        levels: Float[Array, "b n"],
+        present: Bool[Array, " b"] | None = None,
     ) -> Denoiser:
-        """D(x; sigma) for this past: `context` already corrupted at noise `levels`, oldest first."""
-        return precondition(lambda x, c_noise: self.unet(x, c_noise, context, actions, levels))
+        """D(x; sigma) for this past: `context` already corrupted at noise `levels`, oldest first.
+
+        Items that are not `present` are denoised without a past.
+        """
+        return precondition(lambda x, c_noise: self.unet(x, c_noise, context, actions, levels, present))
+
+    def guided(
+        self,
+        context: Float[Array, "b n h w c"],
+        actions: Int32[Array, "b n"],
+        levels: Float[Array, "b n"],
+        weight: float | Float[Array, ""],
+    ) -> Denoiser:
+        """D without a past + weight (D with it - D without), of one call of the network (arXiv 2207.12598, eq. 6).
+
+        On the past alone: guidance on actions gave GameNGen nothing (section 3.2.2). At weight 1 the network is called
+        with the past only; whether it is, is decided at run time and compiles nothing.
+        """
+
+        def twice(x: Array) -> Array:
+            return jnp.concatenate([x, x])
+
+        def extrapolated(x: Latent, sigma: Float[Array, " b"]) -> Latent:
+            present = jnp.arange(2 * len(x)) < len(x)
+            denoise = self.denoiser(twice(context), twice(actions), twice(levels), present)
+            with_past, without = jnp.split(denoise(twice(x), twice(sigma)), 2)
+            return without + weight * (with_past - without)
+
+        plain = self.denoiser(context, actions, levels)
+        return lambda x, sigma: jax.lax.cond(jnp.asarray(weight) == 1, plain, extrapolated, x, sigma)
 
     def imagine(
         self,
@@ -80,6 +113,8 @@ class WorldModel(nnx.Module):
         *,
         num_steps: int,
         context_noise: float | Float[Array, ""] = 0.0,
+        guidance: float | Float[Array, ""] | None = None,
+        temperature: float | Float[Array, ""] = 1.0,
     ) -> Latent:
         """Draws the next latent [b, h, w, c].
 
@@ -89,11 +124,19 @@ class WorldModel(nnx.Module):
             actions: `actions[:, i]` leads from `context[:, i]` to the frame after it; the last is the one being taken.
             num_steps: evaluations of the network (static).
             context_noise: level in [0, 0.7] at which the context is corrupted, the same for all frames.
+            guidance: weight of the past, at least 1 (which is none); None: the program has no guidance in it.
+            temperature: factor of the sampler's initial noise; 0: the sample that begins at no noise.
+
+        Raises:
+            ValueError: guidance, of a world that never learned to dream without a past.
         """
         key_context, key_sample = jax.random.split(key)
         levels = jnp.broadcast_to(jnp.asarray(context_noise, jnp.float32), context.shape[:2])
-        denoise = self.denoiser(corrupt(key_context, context, levels), actions, levels)
-        return sample(denoise, key_sample, (len(context), *self.latent_shape), num_steps, self.noise)
+        past = corrupt(key_context, context, levels), actions, levels
+        if guidance is not None and not self.context_dropout:
+            raise ValueError("guidance needs a world trained with UNetConfig.context_dropout > 0: pass None")
+        denoise = self.denoiser(*past) if guidance is None else self.guided(*past, guidance)
+        return sample(denoise, key_sample, (len(context), *self.latent_shape), num_steps, self.noise, temperature)
 
     def foretell(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent) -> Outcome:
         """Reward, termination and variables of the transition to `latent`; arguments as for `imagine`."""

@@ -20,8 +20,19 @@ def noise_levels(num_steps: int, config: NoiseConfig) -> Float[Array, " {num_ste
     return jnp.append((high + ramp * (low - high)) ** config.rho, 0.0)
 
 
-def sample(denoise: Denoiser, key: Key, shape: tuple[int, ...], num_steps: int, config: NoiseConfig) -> Latent:
-    """Draws latents of `shape` [b, h, w, c] with `num_steps` evaluations of `denoise`."""
+def sample(
+    denoise: Denoiser,
+    key: Key,
+    shape: tuple[int, ...],
+    num_steps: int,
+    config: NoiseConfig,
+    temperature: float | Float[Array, ""] = 1.0,
+) -> Latent:
+    """Draws latents of `shape` [b, h, w, c] with `num_steps` evaluations of `denoise`.
+
+    The flow is a function of the noise that it begins at; `temperature` scales that noise's deviation, which is the
+    reduced temperature of flow models (Kingma and Dhariwal 2018, arXiv 1807.03039, section 6). At 0 nothing is drawn.
+    """
     levels = noise_levels(num_steps, config)
 
     def euler_step(x: Latent, pair: tuple[Array, Array]) -> tuple[Latent, None]:
@@ -29,5 +40,5 @@ def sample(denoise: Denoiser, key: Key, shape: tuple[int, ...], num_steps: int, 
         x0 = denoise(x, jnp.full(shape[0], here))
         return x0 + (x - x0) * (there / here), None  # Karras algorithm 1, lines 4 and 5, in x0 form
 
-    start = levels[0] * jax.random.normal(key, shape)
+    start = temperature * (levels[0] * jax.random.normal(key, shape))
     return jax.lax.scan(euler_step, start, (levels[:-1], levels[1:]))[0]

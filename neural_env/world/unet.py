@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
 from neural_env.arrays import Latent
 from neural_env.world.conditioning import Conditioner
@@ -22,6 +22,7 @@ class UNetConfig:
     widths: tuple[int, ...] = (96, 144, 128)  # features at full, half, quarter latent resolution
     blocks: int = 2  # residual blocks a level, on the way down and again on the way up
     embedding: int = 192  # features of the conditioning vector
+    context_dropout: float = 0.0  # share of training items without a past; 0.1 makes `guidance` possible (GameNGen 3.2)
 
 
 class UNet(nnx.Module):
@@ -29,7 +30,10 @@ class UNet(nnx.Module):
 
     def __init__(self, config: UNetConfig, grid: tuple[int, int], channels: int, num_actions: int, *, rngs: nnx.Rngs):
         widths, e = config.widths, config.embedding
-        self.conditioner = Conditioner(num_actions, config.context, grid, channels, e, rngs=rngs)
+        self.context_dropout = config.context_dropout
+        self.conditioner = Conditioner(
+            num_actions, config.context, grid, channels, e, without_past=config.context_dropout > 0, rngs=rngs
+        )
         self.stem = conv(channels * (config.context + 1), widths[0], rngs=rngs)
         self.position = Position(grid, widths[0], rngs=rngs)
         self.down = nnx.List(
@@ -60,10 +64,17 @@ class UNet(nnx.Module):
         context: Float[Array, "b n h w c"],
         actions: Int32[Array, "b n"],
         levels: Float[Array, "b n"],
+        present: Bool[Array, " b"] | None = None,
     ) -> Latent:
-        """Returns F [b, h, w, c]; `context` is oldest first, `actions[:, -1]` leads to the frame being denoised."""
+        """Returns F [b, h, w, c]; `context` is oldest first, `actions[:, -1]` leads to the frame being denoised.
+
+        An item that is not `present` has no past: every context channel is zero and the gist and levels of them are
+        replaced, all together; the actions stay. None: all have one.
+        """
+        if present is not None:
+            context = jnp.where(present[:, None, None, None, None], context, 0.0)
         past = jnp.concatenate(jnp.moveaxis(context, 1, 0), axis=-1)
-        embedding = self.conditioner(past, actions, c_noise, levels)
+        embedding = self.conditioner(past, actions, c_noise, levels, present)
         h = self.position(self.stem(jnp.concatenate([x, past], axis=-1)))
         skips = []
         for i, blocks in enumerate(self.down):

@@ -47,7 +47,7 @@ def test_episodes_are_those_of_the_environment(whole):
     for i, action in enumerate(stored.actions):
         frame, reward, terminated, truncated, info = env.step(action)
         assert np.array_equal(frame, stored.frames[i + 1]) and reward == stored.rewards[i]
-        assert stored.variables[i + 1].tolist() == list(info["variables"].values())
+        assert stored.variables[i + 1].tolist() == list(info.values())
     assert (terminated, truncated) == (stored.terminated, stored.truncated)
     env.close()
 

@@ -81,7 +81,7 @@ def test_resets_without_a_seed_go_on_with_the_stream(env):
 
 def test_info_holds_the_variables_as_python_floats(env):
     _, info = env.reset(seed=0)
-    assert info == {"variables": {"ammo2": 50.0}} and type(info["variables"]["ammo2"]) is float
+    assert info == {"ammo2": 50.0} and type(info["ammo2"]) is float
     *_, info = env.step(0)
     assert set(info) == {"variables"}
 
@@ -97,7 +97,7 @@ def test_observations_and_infos_are_fresh_objects(env):
     frame, info = env.reset(seed=0)
     kept = frame.copy()
     frame[:] = 0
-    info["variables"].clear()
+    info.clear()
     env.render_mode = "rgb_array"
     assert np.array_equal(env.render(), kept)
     rendered = env.render()
@@ -123,7 +123,7 @@ def test_death_only_terminates():
     frame, _, terminated, truncated, info = run_out(env)[-1]
     env.close()
     assert (terminated, truncated) == (True, False)
-    assert frame.any() and info["variables"]["health"] <= 0
+    assert frame.any() and info["health"] <= 0
 
 
 def test_stepping_before_the_reset_is_refused(env):

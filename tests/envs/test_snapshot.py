@@ -66,7 +66,7 @@ def test_a_reset_begins_from_a_state(env):
     state = env.get_state()
     ahead = play(env)
     frame, info = env.reset(seed=3, options={"state": state})
-    assert np.array_equal(frame, state.frame) and info == {"variables": {"health": float(state.variables[0])}}
+    assert np.array_equal(frame, state.frame) and info == {"health": float(state.variables[0])}
     assert same(play(env), ahead)
 
 
@@ -100,7 +100,7 @@ def test_stepping_leaves_a_kept_state_as_it_was(env):
 def test_a_state_holds_what_was_shown_last(env):
     frame, *_, info = env.step(1)
     state = env.get_state()
-    assert np.array_equal(state.frame, frame) and state.variables.tolist() == list(info["variables"].values())
+    assert np.array_equal(state.frame, frame) and state.variables.tolist() == list(info.values())
     assert (state.elapsed_steps, state.ended, state.actions[-1]) == (3, False, 1)
     with pytest.raises(ValueError, match="read-only"):
         state.context[:] = 0
@@ -260,7 +260,7 @@ def test_each_branch_is_what_a_step_would_show(env):
         frame, reward, terminated, _, info = env.step(i)
         assert close(branches.frames[i], frame) and branches.terminated[i] == terminated
         np.testing.assert_allclose(branches.rewards[i], reward, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(branches.variables[i], list(info["variables"].values()), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(branches.variables[i], list(info.values()), rtol=1e-4, atol=1e-4)
 
 
 def test_rows_of_actions_are_followed_to_their_end(env):
