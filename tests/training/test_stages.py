@@ -112,6 +112,7 @@ def episode(seed, steps, terminated):
         actions=rng.integers(ACTIONS, size=steps, dtype=np.int32),
         rewards=rng.standard_normal(steps).astype(np.float32),
         variables=rng.standard_normal((steps + 1, 2)).astype(np.float32),
+        signals=np.zeros((steps + 1, 0), np.float32),
         terminated=terminated,
         truncated=not terminated,
         seed=seed,
