@@ -16,6 +16,7 @@ from neural_env.data.shards import ShardError
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.run import EvaluateConfig, evaluate
+from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
@@ -35,7 +36,8 @@ Train = Annotated[
     Annotated[AutoencoderRun, tyro.conf.subcommand("autoencoder")]
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
     | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
-    | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")],
+    | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
+    | Annotated[AgentRun, tyro.conf.subcommand("agent")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -43,7 +45,7 @@ _EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, Eng
 
 
 def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
-    """Train a stage of a world model; interrupted and run again, it goes on."""
+    """Train a stage of a world model, or an agent; interrupted and run again, it goes on."""
     match run:
         case AutoencoderRun():
             train_autoencoder(run)
@@ -53,6 +55,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_decoder(run)
         case OutcomeRun():
             train_outcome(run)
+        case AgentRun():
+            train_agent(run)
 
 
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from neural_env.data.episode import SPLITS, Episode, Split, split_of
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.data.shards import MANIFEST, TEMPORARY, Manifest, Shard, load_manifest, save_manifest, write_shard
-from neural_env.data.vizdoom import checked_resolution, scenario_named
+from neural_env.data.vizdoom import SIGNALS, checked_resolution, scenario_named
 from neural_env.envs.real_doom import RealDoom
 from neural_env.version import __version__
 
@@ -124,6 +124,7 @@ def _empty_manifest(config: CollectConfig) -> Manifest:
         scenario=scenario.name,
         action_names=scenario.action_names,
         variable_names=scenario.variable_names,
+        signal_names=SIGNALS,
         resolution=checked_resolution(config.resolution),
         frame_skip=config.frame_skip,
         policy=config.player().name,
@@ -144,7 +145,7 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
     """One episode; the player's randomness comes from the seed too, apart from the game's."""
     policy.reset(np.random.default_rng([seed, 1]))
     frame, info = env.reset(seed=seed)
-    frames, variables = [frame], [_values(env, info)]
+    frames, variables, signals = [frame], [_values(env, info)], [_signals(info)]
     actions: list[int] = []
     rewards: list[float] = []
     terminated = truncated = False
@@ -153,6 +154,7 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
         frame, reward, terminated, truncated, info = env.step(actions[-1])
         frames.append(frame)
         variables.append(_values(env, info))
+        signals.append(_signals(info))
         rewards.append(reward)
         truncated = not terminated and (truncated or len(actions) == max_steps)
     return Episode(
@@ -160,6 +162,7 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
         actions=np.asarray(actions, np.int32),
         rewards=np.asarray(rewards, np.float32),
         variables=np.stack(variables),
+        signals=np.stack(signals),
         terminated=terminated,
         truncated=truncated,
         seed=seed,
@@ -169,6 +172,11 @@ def play(env: RealDoom, policy: Policy, *, seed: int, max_steps: int) -> Episode
 
 def _values(env: RealDoom, info: dict[str, Any]) -> np.ndarray:
     return np.asarray([info[name] for name in env.variable_names], np.float32)
+
+
+def _signals(info: dict[str, Any]) -> np.ndarray:
+    """None where the environment wasn't asked for them."""
+    return np.asarray(list(info.get("signals", {}).values()), np.float32)
 
 
 @contextmanager
@@ -197,14 +205,15 @@ def _reporter(bar: Progress, task: TaskID) -> Report:
 
 def _here(config: CollectConfig, jobs: list[Job], report: Report) -> Generator[Shard, None, None]:
     """Make the shards in this process."""
-    with closing(RealDoom(config.scenario, config.resolution, config.frame_skip)) as env:
+    with closing(RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True)) as env:
         for job in jobs:
             yield _make(config, env, job, report)
 
 
 def _make(config: CollectConfig, env: RealDoom, job: Job, report: Report) -> Shard:
     episodes = _played(config, env, job, report)
-    return write_shard(config.out / job.file, episodes, scenario=config.scenario, split=job.split)
+    path = config.out / job.file
+    return write_shard(path, episodes, scenario=config.scenario, split=job.split, signal_names=SIGNALS)
 
 
 def _played(config: CollectConfig, env: RealDoom, job: Job, report: Report) -> Iterator[tuple[int, Episode]]:
@@ -288,7 +297,7 @@ def _work(config: CollectConfig, pipe: _Pipe) -> None:
     """A worker's life: make the shards it is told to, until the pipe ends or the parent's `terminate` comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     signal.signal(signal.SIGTERM, _exit)
-    with closing(RealDoom(config.scenario, config.resolution, config.frame_skip)) as env:
+    with closing(RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True)) as env:
         try:
             while True:
                 pipe.send(_make(config, env, pipe.recv(), pipe.send))

@@ -9,13 +9,14 @@ A segment is one stored record: at most 64 transitions of one episode, in order.
 next segment too, so that each segment is complete in itself. It is stored as safetensors, whose metadata hold the
 header as JSON.
 
-Several agents in one episode will be a leading axis on frames, actions, rewards and variables (and a list of flags in
-the header), under a higher `SCHEMA_VERSION`; time stays the first axis of what one agent saw.
+Several agents in one episode will be a leading axis on frames, actions, rewards, variables and signals (and a list of
+flags in the header), under a higher `SCHEMA_VERSION`; time stays the first axis of what one agent saw.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, TypeAlias
@@ -24,7 +25,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the stored records and their manifest; raised by every change that old readers would misread."""
 
 SEGMENT_TRANSITIONS = 64
@@ -48,18 +49,24 @@ class Episode:
     frames: np.ndarray  # uint8 [t + 1, H, W, 3], [0, 255]
     actions: np.ndarray  # int32 [t], indices into the scenario's action names
     rewards: np.ndarray  # float32 [t]
-    variables: np.ndarray  # float32 [t + 1, v]
+    variables: np.ndarray  # float32 [t + 1, v]: what the agent may read
+    signals: np.ndarray  # float32 [t + 1, s]: what it may not, see `data.vizdoom.SIGNALS`; s is 0 where there are none
     terminated: bool  # the game ended
     truncated: bool  # it was cut off; never both
     seed: int  # of the environment's reset
     policy: str  # who played
+    policy_version: int = 0  # updates that the policy has had; 0 for one that doesn't learn
+    skill: float | None = None  # mean return of that policy over its episodes before this one; None if nobody knows
 
     def __post_init__(self) -> None:
-        check_transitions(self.frames, self.actions, self.rewards, self.variables)
+        check_transitions(self)
         if self.terminated and self.truncated:
             raise ValueError(f"episode {self.seed} is both terminated and truncated; keep terminated")
-        if self.seed < 0:
-            raise ValueError(f"a seed is at least 0, got {self.seed}")
+        for name in ("seed", "policy_version"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.skill is not None and not math.isfinite(self.skill):
+            raise ValueError(f"skill must be a finite number, or None where it isn't known, got {self.skill}")
 
     def __len__(self) -> int:
         """The number of transitions."""
@@ -79,6 +86,8 @@ class SegmentHeader:
     scenario: str
     seed: int
     policy: str
+    policy_version: int
+    skill: float | None
     episode: int  # index in the dataset
     segment: int  # index in the episode
     start: int  # the episode's transition that this segment begins with
@@ -96,26 +105,34 @@ class Segment:
     actions: np.ndarray  # int32 [n]
     rewards: np.ndarray  # float32 [n]
     variables: np.ndarray  # float32 [n + 1, v]
+    signals: np.ndarray  # float32 [n + 1, s]
 
     def __post_init__(self) -> None:
-        check_transitions(self.frames, self.actions, self.rewards, self.variables)
+        check_transitions(self)
 
 
-def check_transitions(frames: np.ndarray, actions: np.ndarray, rewards: np.ndarray, variables: np.ndarray) -> None:
+def check_transitions(arrays: Episode | Segment) -> None:
     """Raise `ValueError` unless types, ranks and lengths fit each other."""
-    _check_array("frames", frames, np.uint8, 4)
-    _check_array("actions", actions, np.int32, 1)
-    _check_array("rewards", rewards, np.float32, 1)
-    _check_array("variables", variables, np.float32, 2)
-    t = len(actions)
+    for name, (dtype, rank) in _TYPES.items():
+        _check_array(name, getattr(arrays, name), dtype, rank)
+    t = len(arrays.actions)
     if t < 1:
         raise ValueError("an episode or segment has at least one transition, got 0 actions")
-    lengths = {"frames": t + 1, "rewards": t, "variables": t + 1}
-    for (name, expected), array in zip(lengths.items(), (frames, rewards, variables), strict=True):
-        if len(array) != expected:
-            raise ValueError(f"{t} actions need {expected} {name}, got {len(array)}")
-    if frames.shape[-1] != 3:
-        raise ValueError(f"frames are RGB, [t + 1, H, W, 3], got shape {frames.shape}")
+    for name, expected in {"frames": t + 1, "rewards": t, "variables": t + 1, "signals": t + 1}.items():
+        found = len(getattr(arrays, name))
+        if found != expected:
+            raise ValueError(f"{t} actions need {expected} {name}, got {found}")
+    if arrays.frames.shape[-1] != 3:
+        raise ValueError(f"frames are RGB, [t + 1, H, W, 3], got shape {arrays.frames.shape}")
+
+
+_TYPES: dict[str, tuple[type[np.generic], int]] = {
+    "frames": (np.uint8, 4),
+    "actions": (np.int32, 1),
+    "rewards": (np.float32, 1),
+    "variables": (np.float32, 2),
+    "signals": (np.float32, 2),
+}
 
 
 def _check_array(name: str, array: np.ndarray, dtype: type[np.generic], rank: int) -> None:
@@ -138,6 +155,8 @@ def _segment(episode: Episode, scenario: str, index: int, number: int, start: in
         scenario=scenario,
         seed=episode.seed,
         policy=episode.policy,
+        policy_version=episode.policy_version,
+        skill=episode.skill,
         episode=index,
         segment=number,
         start=start,
@@ -151,6 +170,7 @@ def _segment(episode: Episode, scenario: str, index: int, number: int, start: in
         actions=episode.actions[start:stop],
         rewards=episode.rewards[start:stop],
         variables=episode.variables[start : stop + 1],
+        signals=episode.signals[start : stop + 1],
     )
 
 
@@ -165,10 +185,13 @@ def join(segments: Sequence[Segment]) -> Episode:
         actions=np.concatenate([s.actions for s in segments]),
         rewards=np.concatenate([s.rewards for s in segments]),
         variables=np.concatenate([*(s.variables[:-1] for s in segments), last.variables[-1:]]),
+        signals=np.concatenate([*(s.signals[:-1] for s in segments), last.signals[-1:]]),
         terminated=last.header.terminated,
         truncated=last.header.truncated,
         seed=last.header.seed,
         policy=last.header.policy,
+        policy_version=last.header.policy_version,
+        skill=last.header.skill,
     )
 
 
@@ -211,5 +234,7 @@ def _header(record: bytes) -> SegmentHeader:
     metadata = json.loads(record[8 : 8 + length])["__metadata__"]
     header = json.loads(metadata["header"])
     if header["schema"] != SCHEMA_VERSION:
-        raise ValueError(f"the record has schema version {header['schema']}, this reader knows {SCHEMA_VERSION}")
+        raise ValueError(
+            f"the record has schema version {header['schema']}, this reader knows {SCHEMA_VERSION}: collect anew"
+        )
     return SegmentHeader(**header)

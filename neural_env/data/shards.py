@@ -1,8 +1,9 @@
 """Datasets on disk: ArrayRecord shards and the manifest that vouches for them.
 
-A dataset is a folder with `manifest.json` and shards; a shard holds whole episodes of one split, one record a segment.
-A shard counts only once the manifest names it, with its size and sha256: it is written under a temporary name, synced,
-renamed, and then the manifest is replaced. Whatever dies in between leaves a dataset that can be read and gone on with.
+A dataset is a folder with `manifest.json` and shards; a shard holds whole episodes of one split, one record a segment,
+and has an index beside it. A shard counts only once the manifest names it, with its size and sha256: it is written
+under a temporary name, synced, renamed, and then the manifest is replaced. Whatever dies in between leaves a dataset
+that can be read and gone on with.
 
 ArrayRecord alone isn't enough: it reads a file cut short as an empty one. Hence the checks here, and the first rule:
 nothing is read in silence, every disagreement with the manifest is a `ShardError`.
@@ -20,9 +21,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from neural_env.data.episode import SCHEMA_VERSION, SPLITS, Episode, Segment, Split, cut, from_bytes, join, to_bytes
+from neural_env.data.events import EVENTS
+from neural_env.data.index import Index, index_bytes, index_from, index_of, joined
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp"
@@ -51,6 +55,17 @@ class Shard:
     transitions: int
     segments: int
     seeds: tuple[int, ...]  # of the episodes, in order
+    index_sha256: str  # of the index beside it
+
+    @property
+    def index_file(self) -> str:
+        """Name of its index in the dataset's folder."""
+        return index_name(self.file)
+
+
+def index_name(file: str) -> str:
+    """Name of the index of a shard's file."""
+    return str(Path(file).with_suffix(".index"))
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,14 @@ class Manifest:
     scenario: str
     action_names: tuple[str, ...]
     variable_names: tuple[str, ...]
+    signal_names: tuple[str, ...]  # columns of the signals; none for a game that has none
     resolution: tuple[int, int]  # height and width, pixels
     frame_skip: int  # tics per step
-    policy: str  # who played
-    first_seed: int  # episode i has seed first_seed + i
-    episodes: int  # asked for; those of `shards` may be fewer while collection goes on
-    episodes_per_shard: int
-    max_episode_steps: int
+    policy: str  # who played, joined by " + " if there were several
+    first_seed: int  # of a collection: episode i has seed first_seed + i
+    episodes: int | None  # asked for; `shards` may have fewer while collection goes on. None: as many as were recorded
+    episodes_per_shard: int  # at most
+    max_episode_steps: int | None
     code_version: str  # of the package that collected
     shards: tuple[Shard, ...] = ()  # sorted by file name
     schema: int = SCHEMA_VERSION
@@ -74,7 +90,12 @@ class Manifest:
     @property
     def complete(self) -> bool:
         """Whether every episode asked for is there."""
-        return sum(shard.episodes for shard in self.shards) == self.episodes
+        return self.episodes is None or self.num_episodes == self.episodes
+
+    @property
+    def num_episodes(self) -> int:
+        """How many episodes are there."""
+        return sum(shard.episodes for shard in self.shards)
 
     @property
     def hash(self) -> str:
@@ -94,9 +115,7 @@ class Manifest:
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
     """Replace the folder's manifest in one move."""
-    temporary = folder / (MANIFEST + TEMPORARY)
-    temporary.write_text(json.dumps(asdict(manifest), indent=1) + "\n")
-    publish(temporary, folder / MANIFEST)
+    write_whole(folder / MANIFEST, (json.dumps(asdict(manifest), indent=1) + "\n").encode())
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -117,9 +136,12 @@ def load_manifest(folder: Path) -> Manifest:
         raise ShardError(path, f"fields are missing or unknown ({error}); collect the dataset again") from error
 
 
+_LISTS = ("action_names", "variable_names", "signal_names", "resolution")
+
+
 def _manifest_of(content: dict[str, Any]) -> Manifest:
     shards = tuple(Shard(**{**shard, "seeds": tuple(shard["seeds"])}) for shard in content["shards"])
-    lists = {name: tuple(content[name]) for name in ("action_names", "variable_names", "resolution")}
+    lists = {name: tuple(content[name]) for name in _LISTS}
     return Manifest(**{**content, **lists, "shards": shards})
 
 
@@ -138,29 +160,51 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_shard(path: Path, episodes: Iterable[tuple[int, Episode]], *, scenario: str, split: Split) -> Shard:
-    """Write whole episodes, each with its index in the dataset, as one shard, atomically.
+def write_shard(
+    path: Path,
+    episodes: Iterable[tuple[int, Episode]],
+    *,
+    scenario: str,
+    split: Split,
+    signal_names: Sequence[str],
+) -> Shard:
+    """Write whole episodes, each with its index in the dataset, as one shard and its index, atomically.
 
-    Raises `ValueError` for an episode whose seed belongs to another split.
+    Raises `ValueError` for an episode whose seed belongs to another split, or with other signals.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")  # a killed run's worker may not be gone yet
-    counted = Shard(path.name, "", 0, split, 0, 0, 0, 0, ())
+    counted = Shard(path.name, "", 0, split, 0, 0, 0, 0, (), "")
+    rows = []
     # ArrayRecord compresses under the GIL, so a thread would gain nothing; more workers do.
     with closing(ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)) as writer:
         for index, episode in episodes:
-            _check_split(episode, split)
+            _check_fits(episode, split, signal_names)
             segments = cut(episode, scenario=scenario, index=index)
             for segment in segments:
                 writer.write(to_bytes(segment))
             counted = _count(counted, episode, len(segments))
-    shard = replace(counted, sha256=_sha256(temporary), bytes=temporary.stat().st_size)
+            rows.append(index_of([(index, episode)], signal_names))
+    content = index_bytes(joined(rows))
+    write_whole(path.with_name(index_name(path.name)), content)
+    index_sha256 = hashlib.sha256(content).hexdigest()
+    size, sha256 = temporary.stat().st_size, _sha256(temporary)
     publish(temporary, path)
-    return shard
+    return replace(counted, sha256=sha256, bytes=size, index_sha256=index_sha256)
 
 
-def _check_split(episode: Episode, split: Split) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary.write_bytes(content)
+    publish(temporary, path)
+
+
+def _check_fits(episode: Episode, split: Split, signal_names: Sequence[str]) -> None:
     if episode.split != split:
         raise ValueError(f"seed {episode.seed} belongs to split {episode.split!r}, not to a {split!r} shard")
+    if episode.signals.shape[1] != len(signal_names):
+        found, names = episode.signals.shape[1], ", ".join(signal_names) or "none"
+        raise ValueError(f"an episode has {found} signals, the dataset's are {names}: store just these")
 
 
 def _sha256(path: Path) -> str:
@@ -170,6 +214,12 @@ def _sha256(path: Path) -> str:
 
 def read_shard(path: Path, shard: Shard, *, scenario: str) -> Iterator[Episode]:
     """The shard's episodes, in order; raises `ShardError` wherever the file and the manifest's entry disagree."""
+    for _, episode in read_numbered(path, shard, scenario=scenario):
+        yield episode
+
+
+def read_numbered(path: Path, shard: Shard, *, scenario: str) -> Iterator[tuple[int, Episode]]:
+    """As `read_shard`, each episode with its index in the dataset."""
     counted = replace(shard, episodes=0, frames=0, transitions=0, segments=0, seeds=())
     for segments in _by_episode(path, scenario):
         try:
@@ -179,7 +229,7 @@ def read_shard(path: Path, shard: Shard, *, scenario: str) -> Iterator[Episode]:
         counted = _count(counted, episode, len(segments))
         if episode.split != shard.split:
             raise ShardError(path, f"seed {episode.seed} belongs to {episode.split!r}, the shard says {shard.split!r}")
-        yield episode
+        yield segments[0].header.episode, episode
     _compare(path, claimed=shard, counted=counted)
 
 
@@ -257,6 +307,7 @@ class Dataset:
         if verify:
             for shard in manifest.shards:
                 _check_file(folder / shard.file, shard)
+                load_index(folder, shard)
         return cls(folder, manifest)
 
     @property
@@ -298,6 +349,18 @@ class Dataset:
         for shard in self.manifest.of_split(split):
             yield from self._checked(shard)
 
+    def index(self, split: Split) -> Index:
+        """What the split's episodes are and where their events are, in the order of `episodes`; reads no frame.
+
+        Raises `ShardError` for an index that is missing or altered.
+        """
+        return joined([load_index(self.folder, shard) for shard in self.manifest.of_split(split)])
+
+    def events(self, split: Split) -> dict[str, np.ndarray]:
+        """For each of `data.events.EVENTS`, whether each transition of the split holds it: bool [transitions]."""
+        index = self.index(split)
+        return {name: index.of(name) for name in EVENTS}
+
     def _checked(self, shard: Shard) -> Iterator[Episode]:
         path = self.folder / shard.file
         shape = (*self.resolution, 3)
@@ -307,6 +370,9 @@ class Dataset:
             if episode.variables.shape[1] != len(self.variable_names):
                 found, expected = episode.variables.shape[1], len(self.variable_names)
                 raise ShardError(path, f"a frame has {found} variables, the manifest names {expected}")
+            if episode.signals.shape[1] != len(self.manifest.signal_names):
+                found, expected = episode.signals.shape[1], len(self.manifest.signal_names)
+                raise ShardError(path, f"a frame has {found} signals, the manifest names {expected}")
             if not 0 <= episode.actions.min() <= episode.actions.max() < len(self.action_names):
                 raise ShardError(path, f"seed {episode.seed} has an action outside {self.action_names}")
             yield episode
@@ -319,15 +385,29 @@ def _check_manifest(path: Path, manifest: Manifest, partial: bool) -> None:
     _check_unique(path, [shard.file for shard in manifest.shards])
     _check_unique(path, [seed for shard in manifest.shards for seed in shard.seeds])
     if not (manifest.complete or partial):
-        there = sum(shard.episodes for shard in manifest.shards)
         cure = "collect again with the same settings to finish it"
-        raise ShardError(path, f"{there} of {manifest.episodes} episodes are there; {cure}")
+        raise ShardError(path, f"{manifest.num_episodes} of {manifest.episodes} episodes are there; {cure}")
 
 
 def _check_unique(path: Path, names: Sequence[object]) -> None:
     if len(set(names)) != len(names):
         twice = sorted({str(name) for name in names if names.count(name) > 1})
         raise ShardError(path, f"named more than once: {', '.join(twice)}; collect the dataset again")
+
+
+def load_index(folder: Path, shard: Shard) -> Index:
+    """The index beside a shard; raises `ShardError` if it is missing or isn't the one that the manifest means."""
+    path = folder / shard.index_file
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ShardError(path, "the shard's index is missing: restore it, or collect the dataset again") from None
+    if hashlib.sha256(content).hexdigest() != shard.index_sha256:
+        raise ShardError(path, "the index is altered: its sha256 isn't the manifest's; restore it")
+    try:
+        return index_from(content)
+    except ValueError as error:
+        raise ShardError(path, str(error)) from error
 
 
 def _check_file(path: Path, shard: Shard) -> None:

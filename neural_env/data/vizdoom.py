@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,35 @@ _CATALOGUE = (
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _CATALOGUE}
 """Every scenario that can be played, by name."""
+
+_COUNTERS = (
+    "health",
+    "armor",
+    "selected_weapon",  # its slot; -1 unarmed
+    "selected_weapon_ammo",  # -1 where it needs none
+    "killcount",  # of all monsters that died, those that killed each other too
+    "hitcount",  # the player's shots that hit
+    "hits_taken",
+    "damagecount",  # points of damage that the player did
+    "damage_taken",
+    "itemcount",  # bonuses and artifacts alone: health, ammo and weapons taken show in their own columns
+    "secretcount",
+    "deathcount",
+    "dead",  # 1 from the player's death on
+    "position_x",  # map units
+    "position_y",
+)
+_SUMS = {
+    "ammo": ("AMMO2", "AMMO3", "AMMO5", "AMMO6"),  # bullets, shells, rockets, cells; whatever weapon is in hand
+    "weapons": tuple(f"WEAPON{slot}" for slot in range(1, 8)),  # how many the player has
+}
+
+SIGNALS: tuple[str, ...] = (*_COUNTERS, *_SUMS)
+"""What the engine tells of any game beside the screen, for rewards and the index of events; no agent sees it.
+
+Counts run from the start of the episode. Measured in ViZDoom 1.3.2: a medikit, a clip or a shotgun is no item to
+`itemcount`; `defend_the_line` hands out a bullet a tic, so there `ammo` grows without a pick-up.
+"""
 
 RESOLUTIONS: dict[tuple[int, int], str] = {(120, 160): "RES_160X120", (240, 320): "RES_320X240"}
 """Screen sizes, height and width in pixels, and ViZDoom's name for each."""
@@ -152,6 +182,14 @@ class DoomEngine:
             frame = self._last_frame() if finished else self._screen(game)
             return Step(frame, reward, finished and not truncated, truncated, self._variables(game))
 
+    def signals(self) -> np.ndarray:
+        """The `SIGNALS` of this moment, float32 [s], after the last tic too; raises `EngineCrashed`."""
+        with self._watch():
+            if self._game is None:
+                raise EngineCrashed("no game is running: start an episode before reading its signals")
+            read = self._game.get_game_variable
+            return np.asarray([sum(map(read, sources)) for sources in _signal_sources()], np.float32)
+
     def close(self) -> None:
         """End the game's process and remove its files; may be called again."""
         if self._shut is not None:
@@ -220,6 +258,15 @@ class DoomEngine:
         """Read one by one: unlike the state, this works after the last tic too."""
         values = [game.get_game_variable(variable) for variable in game.get_available_game_variables()]
         return np.asarray(values, dtype=np.float32)
+
+
+@cache
+def _signal_sources() -> tuple[tuple[vizdoom.GameVariable, ...], ...]:
+    """The game variables that add up to each of the `SIGNALS`."""
+    import vizdoom as vzd
+
+    names = [_SUMS.get(name, (name.upper(),)) for name in SIGNALS]
+    return tuple(tuple(getattr(vzd.GameVariable, source) for source in sources) for sources in names)
 
 
 def _begin(game: vizdoom.DoomGame, seed: int) -> None:

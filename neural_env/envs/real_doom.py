@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import EzPickle
 
-from neural_env.data.vizdoom import DoomEngine
+from neural_env.data.vizdoom import SIGNALS, DoomEngine
 from neural_env.envs.arguments import refuse_unknown
 from neural_env.envs.doom import DoomEnv, Frame
 from neural_env.game import GameConfig
@@ -24,6 +24,8 @@ class RealDoom(DoomEnv, EzPickle):
         resolution: height and width in pixels, (120, 160) or (240, 320).
         frame_skip: tics per step, at least 1.
         render_mode: None, "rgb_array" or "human".
+        signals: whether `info["signals"]` holds `neural_env.data.vizdoom.SIGNALS` too, `{name: float}`: kills, hits,
+            position and the like, for shaped rewards and event counts. An agent that is to play the dream can't see it.
 
     Raises:
         ValueError: an unknown scenario, resolution or render mode.
@@ -36,10 +38,12 @@ class RealDoom(DoomEnv, EzPickle):
         resolution: tuple[int, int] = (120, 160),
         frame_skip: int = 4,
         render_mode: str | None = None,
+        signals: bool = False,
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode)
+        EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode, signals)
+        self._signals = signals
         self._engine = DoomEngine(scenario, resolution, frame_skip)
         names = self._engine.scenario
         game = GameConfig(scenario, names.action_names, names.variable_names, frame_skip, self._engine.resolution)
@@ -53,6 +57,12 @@ class RealDoom(DoomEnv, EzPickle):
     def _advance(self, action: int) -> tuple[Frame, float, bool, bool, npt.NDArray[np.float32]]:
         step = self._engine.act(action)
         return step.frame, step.reward, step.terminated, step.truncated, step.variables
+
+    def _info(self, variables: npt.NDArray[np.float32]) -> dict[str, Any]:
+        info = super()._info(variables)
+        if self._signals:
+            info["signals"] = dict(zip(SIGNALS, self._engine.signals().tolist(), strict=True))
+        return info
 
     def _end(self) -> None:
         engine: DoomEngine | None = getattr(self, "_engine", None)  # absent when the constructor refused its arguments

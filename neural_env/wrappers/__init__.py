@@ -1,5 +1,9 @@
-"""Wrappers around dreams, one behaviour a file."""
+"""Wrappers around dreams, one behaviour a file; `neural_env.wrappers.vector` holds those for vector environments."""
 
+from neural_env.wrappers.action_mapping import ActionMapping
+from neural_env.wrappers.disagreement import Disagreement
+from neural_env.wrappers.noise_augmented_context import NoiseAugmentedContext
+from neural_env.wrappers.real_starts import RealStarts
 from neural_env.wrappers.shadow_mode import ShadowMode
 
-__all__ = ["ShadowMode"]
+__all__ = ["ActionMapping", "Disagreement", "NoiseAugmentedContext", "RealStarts", "ShadowMode"]

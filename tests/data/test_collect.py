@@ -41,13 +41,14 @@ def test_every_episode_asked_for_is_there_once(whole):
 
 def test_episodes_are_those_of_the_environment(whole):
     stored = next(iter(Dataset.open(whole).episodes("validation")))
-    env = RealDoom("basic")
+    env = RealDoom("basic", signals=True)
     frame, info = env.reset(seed=stored.seed)
     assert np.array_equal(frame, stored.frames[0])
     for i, action in enumerate(stored.actions):
         frame, reward, terminated, truncated, info = env.step(action)
         assert np.array_equal(frame, stored.frames[i + 1]) and reward == stored.rewards[i]
-        assert stored.variables[i + 1].tolist() == list(info.values())
+        assert stored.variables[i + 1].tolist() == [info[name] for name in env.variable_names]
+        assert stored.signals[i + 1].tolist() == list(info["signals"].values())
     assert (terminated, truncated) == (stored.terminated, stored.truncated)
     env.close()
 
@@ -229,7 +230,9 @@ def test_nothing_but_the_dataset_is_left(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     collect(short(tmp_path / "data", episodes=2, workers=2))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert all(path.name == MANIFEST or path.suffix == ".array_record" for path in (tmp_path / "data").iterdir())
+    assert all(
+        path.name == MANIFEST or path.suffix in (".array_record", ".index") for path in (tmp_path / "data").iterdir()
+    )
 
 
 def test_the_sticky_player_keeps_its_action_as_often_as_told():

@@ -8,29 +8,33 @@ from neural_env.data import episode as module
 from neural_env.data.episode import SEGMENT_TRANSITIONS, Episode, cut, from_bytes, join, split_of, to_bytes
 
 
-def make(t=10, v=1, seed=3, terminated=True, truncated=False, **changes):
+def make(t=10, v=1, seed=3, terminated=True, truncated=False, s=2, **changes):
     rng = np.random.default_rng(seed)
     arrays = {
         "frames": rng.integers(0, 256, (t + 1, 6, 8, 3), np.uint8),
         "actions": rng.integers(0, 3, t).astype(np.int32),
         "rewards": rng.normal(size=t).astype(np.float32),
         "variables": rng.normal(size=(t + 1, v)).astype(np.float32),
+        "signals": rng.normal(size=(t + 1, s)).astype(np.float32),
+        "policy": "nobody",
+        "policy_version": 7,
+        "skill": 12.5,
     }
-    return Episode(**{**arrays, **changes}, terminated=terminated, truncated=truncated, seed=seed, policy="nobody")
+    return Episode(**{**arrays, "seed": seed, **changes}, terminated=terminated, truncated=truncated)
 
 
 def assert_same(first, second):
-    for name in ("frames", "actions", "rewards", "variables"):
+    for name in ("frames", "actions", "rewards", "variables", "signals"):
         a, b = getattr(first, name), getattr(second, name)
         assert a.dtype == b.dtype and np.array_equal(a, b)
-    for name in ("terminated", "truncated", "seed", "policy"):
+    for name in ("terminated", "truncated", "seed", "policy", "policy_version", "skill"):
         assert getattr(first, name) == getattr(second, name)
 
 
 @pytest.mark.parametrize("t", [1, 63, 64, 65, 128, 200])
 @pytest.mark.parametrize("v", [0, 2])
 def test_an_episode_survives_the_round_trip_through_records_unchanged(t, v):
-    episode = make(t, v)
+    episode = make(t, v, s=3 * v)
     records = [to_bytes(segment) for segment in cut(episode, scenario="basic", index=0)]
     assert_same(episode, join([from_bytes(record) for record in records]))
 
@@ -71,11 +75,20 @@ def test_an_episode_is_not_both_terminated_and_truncated():
         ({"rewards": np.zeros(9, np.float32)}, "10 actions need 10 rewards, got 9"),
         ({"variables": np.zeros((10, 1), np.float32)}, "10 actions need 11 variables, got 10"),
         ({"variables": np.zeros(11, np.float32)}, "variables must be float32 of rank 2"),
+        ({"signals": np.zeros((10, 2), np.float32)}, "10 actions need 11 signals, got 10"),
+        ({"signals": np.zeros((11, 2))}, "signals must be float32 of rank 2, got float64"),
+        ({"policy_version": -1}, "policy_version must be at least 0, got -1"),
+        ({"skill": float("nan")}, "skill must be a finite number, or None"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_with_what_is_expected(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+def test_a_skill_that_nobody_knows_stays_unknown():
+    episode = make(skill=None)
+    assert join([from_bytes(to_bytes(segment)) for segment in cut(episode, scenario="basic", index=0)]).skill is None
 
 
 def test_an_episode_without_transitions_is_refused():
@@ -110,7 +123,7 @@ def test_a_record_of_another_schema_version_is_refused(monkeypatch):
     monkeypatch.setattr(module, "SCHEMA_VERSION", 99)
     record = to_bytes(cut(make(), scenario="basic", index=0)[0])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="schema version 99, this reader knows 1"):
+    with pytest.raises(ValueError, match="schema version 99, this reader knows 2: collect anew"):
         from_bytes(record)
 
 

@@ -24,11 +24,17 @@ def episode(seed, t=70):
         actions=rng.integers(0, 3, t).astype(np.int32),
         rewards=rng.normal(size=t).astype(np.float32),
         variables=rng.normal(size=(t + 1, 1)).astype(np.float32),
+        signals=np.cumsum(rng.random((t + 1, 2)) < 0.05, axis=0, dtype=np.float32),
         terminated=True,
         truncated=False,
         seed=seed,
-        policy="nobody",
+        policy="nobody" if seed % 2 else "somebody",
+        policy_version=seed // 2,
+        skill=None if seed < 4 else float(seed),
     )
+
+
+SIGNALS = ("killcount", "dead")
 
 
 EPISODES = [episode(seed, t=60 + seed) for seed in range(12)]
@@ -40,6 +46,7 @@ def folder(tmp_path):
         scenario="take_cover",
         action_names=("noop", "move_left", "move_right"),
         variable_names=("health",),
+        signal_names=SIGNALS,
         resolution=(6, 8),
         frame_skip=4,
         policy="nobody",
@@ -52,7 +59,9 @@ def folder(tmp_path):
     for split in SPLITS:
         mine = [(i, e) for i, e in enumerate(EPISODES) if e.split == split]
         path = tmp_path / f"{split}-00000.array_record"
-        manifest = manifest.with_shard(write_shard(path, mine, scenario="take_cover", split=split))
+        manifest = manifest.with_shard(
+            write_shard(path, mine, scenario="take_cover", split=split, signal_names=SIGNALS)
+        )
     save_manifest(manifest, tmp_path)
     return tmp_path
 
@@ -80,9 +89,10 @@ def test_episodes_come_back_bit_for_bit_and_in_order(folder):
         found, expected = list(dataset.episodes(split)), [e for e in EPISODES if e.split == split]
         assert [e.seed for e in found] == [e.seed for e in expected]
         for a, b in zip(found, expected, strict=True):
-            for name in ("frames", "actions", "rewards", "variables"):
+            for name in ("frames", "actions", "rewards", "variables", "signals"):
                 assert np.array_equal(getattr(a, name), getattr(b, name))
-            assert (a.terminated, a.truncated, a.policy) == (b.terminated, b.truncated, b.policy)
+            for name in ("terminated", "truncated", "policy", "policy_version", "skill"):
+                assert getattr(a, name) == getattr(b, name)
 
 
 def test_no_seed_is_in_two_splits_and_each_is_where_it_belongs(folder):
@@ -152,7 +162,7 @@ def test_a_folder_without_a_manifest_is_an_error(tmp_path):
         Dataset.open(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', '{"schema": 1, "shards": [{}]}', "[]"])
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 2}', '{"schema": 2, "shards": [{}]}', "[]"])
 def test_a_damaged_manifest_is_an_error(folder, text):
     (folder / MANIFEST).write_text(text)
     with pytest.raises(ShardError, match=MANIFEST):
@@ -160,14 +170,14 @@ def test_a_damaged_manifest_is_an_error(folder, text):
 
 
 def test_a_foreign_schema_version_is_an_error(folder):
-    change_manifest(folder, schema=2)
-    with pytest.raises(ShardError, match="schema version is 2, this package reads 1"):
+    change_manifest(folder, schema=1)
+    with pytest.raises(ShardError, match="schema version is 1, this package reads 2: collect anew"):
         Dataset.open(folder)
 
 
 def test_a_shard_with_records_of_another_schema_version_is_an_error(folder, monkeypatch):
-    monkeypatch.setattr("neural_env.data.episode.SCHEMA_VERSION", 2)
-    with pytest.raises(ShardError, match="the record has schema version 1"):
+    monkeypatch.setattr("neural_env.data.episode.SCHEMA_VERSION", 3)
+    with pytest.raises(ShardError, match="the record has schema version 2"):
         read_all(folder)
 
 
@@ -194,6 +204,7 @@ def test_a_manifest_that_lies_about_a_shard_is_an_error(folder, lie):
     [
         ({"resolution": (120, 160)}, "a frame has shape"),
         ({"variable_names": ("health", "ammo2")}, "a frame has 1 variables"),
+        ({"signal_names": ("killcount",)}, "a frame has 2 signals"),
         ({"action_names": ("noop",)}, "an action outside"),
         ({"scenario": "basic"}, "it holds 'take_cover', the dataset is of 'basic'"),
     ],
@@ -220,8 +231,55 @@ def test_an_unfinished_dataset_is_refused_unless_asked_for(folder):
 
 def test_a_shard_refuses_an_episode_of_another_split(tmp_path):
     with pytest.raises(ValueError, match="seed 10 belongs to split 'test'"):
-        write_shard(tmp_path / "x", [(0, episode(10))], scenario="basic", split="train")
+        write_shard(tmp_path / "x", [(0, episode(10))], scenario="basic", split="train", signal_names=SIGNALS)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_dataset_without_a_number_asked_for_is_always_complete(folder):
+    change_manifest(folder, episodes=None)
+    assert len(read_all(folder)) == 12
+
+
+def test_the_index_tells_what_the_episodes_are_without_reading_them(folder):
+    index = Dataset.open(folder).index("train")
+    mine = [(i, e) for i, e in enumerate(EPISODES) if e.split == "train"]
+    assert index.episodes.tolist() == [i for i, _ in mine]
+    assert index.seeds.tolist() == [e.seed for _, e in mine]
+    assert index.lengths.tolist() == [len(e) for _, e in mine]
+    assert index.policy_versions.tolist() == [e.policy_version for _, e in mine]
+    assert [index.policy_names[i] for i in index.policies] == [e.policy for _, e in mine]
+    assert [None if np.isnan(skill) else skill for skill in index.skills] == [e.skill for _, e in mine]
+    assert index.returns == pytest.approx([e.rewards.sum() for _, e in mine], abs=1e-4)
+    assert np.array_equal(index.actions, np.concatenate([e.actions for _, e in mine]))
+
+
+def test_events_are_asked_for_by_split_and_name(folder):
+    events = Dataset.open(folder).events("train")
+    kills = np.concatenate([np.diff(e.signals[:, 0]) for e in EPISODES if e.split == "train"])
+    assert np.array_equal(events["kill"], kills > 0) and events["kill"].any()
+    assert not events["secret"].any()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_an_altered_index_is_an_error(folder, verify):
+    path = folder / "train-00000.index"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ShardError, match="the index is altered") as caught:
+        Dataset.open(folder, verify=verify).index("train")
+    assert caught.value.path == path
+
+
+def test_a_missing_index_is_an_error(folder):
+    (folder / "train-00000.index").unlink()
+    with pytest.raises(ShardError, match=r"train-00000\.index: the shard's index is missing"):
+        Dataset.open(folder)
+
+
+def test_a_shard_refuses_an_episode_with_other_signals(tmp_path):
+    with pytest.raises(ValueError, match="an episode has 2 signals, the dataset's are none"):
+        write_shard(tmp_path / "x", [(0, episode(3))], scenario="basic", split="train", signal_names=())
 
 
 def test_a_shard_has_its_name_only_when_it_is_finished(tmp_path):
@@ -229,5 +287,5 @@ def test_a_shard_has_its_name_only_when_it_is_finished(tmp_path):
         yield 0, episode(2)
         assert [path.suffix for path in tmp_path.iterdir()] == [TEMPORARY]
 
-    write_shard(tmp_path / "x", episodes(), scenario="basic", split="train")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    write_shard(tmp_path / "x", episodes(), scenario="basic", split="train", signal_names=SIGNALS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.index"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neural_env.data.vizdoom import RESOLUTIONS, SCENARIOS, DoomEngine, EngineCrashed
+from neural_env.data.vizdoom import RESOLUTIONS, SCENARIOS, SIGNALS, DoomEngine, EngineCrashed
 
 
 @pytest.fixture
@@ -215,3 +215,51 @@ def test_no_engine_outlives_a_killed_python(tmp_path):
         time.sleep(0.1)
     assert not config.parent.exists()
     assert not list(tmp_path.iterdir())
+
+
+def signals_of(engine):
+    return dict(zip(SIGNALS, engine.signals().tolist(), strict=True))
+
+
+def test_signals_count_shots_hits_and_the_kill():
+    engine = DoomEngine("defend_the_center")
+    engine.new_episode(3)
+    before = signals_of(engine)
+    assert before["health"] == 100 and before["ammo"] == before["selected_weapon_ammo"] == 26
+    assert before["killcount"] == before["hitcount"] == before["damagecount"] == before["dead"] == 0
+    reward = 0.0
+    for i in range(120):
+        step = engine.act(3 if i % 3 else 1)
+        reward += step.reward
+        if step.terminated:
+            break
+    after = signals_of(engine)
+    engine.close()
+    assert after["killcount"] == reward + after["dead"] > 0  # the scenario pays 1 a kill and takes 1 for the death
+    assert after["hitcount"] > 0 and after["damagecount"] > 0 and after["ammo"] < 26
+    assert after["health"] == 100 - after["damage_taken"]
+
+
+def test_signals_work_after_the_last_tic_and_tell_of_the_death():
+    engine = DoomEngine("take_cover")
+    engine.new_episode(0)
+    while not (step := engine.act(0)).terminated:
+        pass
+    signals = signals_of(engine)
+    engine.close()
+    assert signals["dead"] == signals["deathcount"] == 1 and signals["health"] == step.variables[0] <= 0
+    assert signals["hits_taken"] >= 1 and signals["damage_taken"] == 100 - signals["health"]
+
+
+def test_signals_tell_where_the_player_is(engine):
+    engine.new_episode(0)
+    here = signals_of(engine)
+    for _ in range(5):
+        engine.act(1)
+    there = signals_of(engine)
+    assert there["position_y"] - here["position_y"] > 10 and there["position_x"] == here["position_x"]
+
+
+def test_signals_before_the_first_episode_are_refused(engine):
+    with pytest.raises(EngineCrashed, match="start an episode before reading"):
+        engine.signals()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from neural_env.data.vizdoom import EngineCrashed
+from neural_env.data.vizdoom import SIGNALS, EngineCrashed
 from neural_env.envs.real_doom import RealDoom
 
 
@@ -84,6 +84,16 @@ def test_info_holds_the_variables_as_python_floats(env):
     assert info == {"ammo2": 50.0} and type(info["ammo2"]) is float
     *_, info = env.step(0)
     assert set(info) == {"variables"}
+
+
+def test_info_holds_the_signals_if_asked_for_and_nothing_else_changes(env):
+    telling = RealDoom("basic", signals=True)
+    for quiet, told in zip(play(env, seed=2), play(telling, seed=2), strict=True):
+        signals = told[4].pop("signals")
+        assert tuple(signals) == SIGNALS and all(type(value) is float for value in signals.values())
+        assert signals["ammo"] == quiet[4]["variables"]["ammo2"]
+        assert np.array_equal(quiet[0], told[0]) and quiet[1:] == told[1:]
+    telling.close()
 
 
 def test_reward_is_an_unclipped_python_float(env):

@@ -32,6 +32,7 @@ def episode(seed, steps, terminated):
         actions=actions,
         rewards=actions.astype(np.float32),
         variables=column[:, None].astype(np.float32),
+        signals=np.zeros((steps + 1, 0), np.float32),
         terminated=terminated,
         truncated=not terminated,
         seed=seed,

@@ -1,21 +1,16 @@
+import json
+import os
+
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.registration import EnvSpec
 
 from neural_env.envs.real_doom import RealDoom
-from neural_env.evaluation.frames import PSNR_MAX, psnr
-from neural_env.wrappers import ShadowMode, shadow_mode
+from neural_env.evaluation.frames import PSNR_MAX, psnr, ssim
+from neural_env.wrappers import ActionMapping, ShadowMode, comparison
 
 CONTEXT = 4
 ACTIONS = [1, 2, 0, 1, 1, 2, 0]
-
-
-@pytest.fixture(scope="module")
-def dream(tiny_world_folder):
-    env = gym.make("neural_env:NeuralDoom-v0", checkpoint=str(tiny_world_folder))
-    yield env
-    env.close()
 
 
 @pytest.fixture
@@ -23,49 +18,13 @@ def shadow(dream):
     """Puts a shadow around the one dream; closing a shadow would close the dream with it."""
     shadows = []
 
-    def make(sync="never"):
-        shadows.append(ShadowMode(dream, sync=sync))
+    def make(sync="never", **arguments):
+        shadows.append(ShadowMode(dream, sync=sync, **arguments))
         return shadows[-1]
 
     yield make
     for env in shadows:
-        env._real.close()
-
-
-class FakeReal:
-    """A real game that counts its steps on the screen, and ends when it is told to."""
-
-    ends = None  # step, counted from the reset, and whether it terminates
-
-    def __init__(self, scenario, resolution, frame_skip):
-        self.observation_space = gym.spaces.Box(0, 255, (*resolution, 3), np.uint8)
-        self.made_with = scenario, resolution, frame_skip
-        self.closed = False
-
-    def reset(self, *, seed=None, options=None):
-        self.seed, self.time, self.actions = seed, 0, []
-        return self._screen(), {"variables": {"health": 100.0}}
-
-    def step(self, action):
-        self.time += 1
-        self.actions.append(int(action))
-        ended, terminates = (self.ends or (None, False))[0] == self.time, bool(self.ends and self.ends[1])
-        return self._screen(), 2.5, ended and terminates, ended and not terminates, {"variables": {"health": 1.0}}
-
-    def close(self):
-        self.closed = True
-
-    def _screen(self):
-        return np.full(self.observation_space.shape, 10 * self.time, np.uint8)
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    class Fake(FakeReal):
-        pass
-
-    monkeypatch.setattr(shadow_mode, "RealDoom", Fake)
-    return Fake
+        env._past.real.close()
 
 
 def play(env, actions=ACTIONS, seed=0):
@@ -119,9 +78,11 @@ def test_every_key_has_pythons_own_type(shadow):
         told = info["shadow"]
         assert {name: type(value) for name, value in told.items()} == {
             "psnr": float,
+            "ssim": float,
             "real_obs": np.ndarray,
             "reward_error": float,
             "terminated_real": bool,
+            "termination_agrees": bool,
             "steps_since_sync": int,
         }
 
@@ -227,15 +188,15 @@ def test_a_real_game_that_is_over_before_the_dream_can_begin_is_reported(shadow,
 
 def test_the_real_game_is_the_one_that_the_world_dreams(shadow, fake):
     env = shadow()
-    assert env._real.made_with == ("take_cover", (120, 160), 4)
+    assert env._past.real.made_with == ("take_cover", (120, 160), 4)
     play(env, seed=7)
-    assert env._real.seed == 7 and env._real.actions == [0, 0, 0, *ACTIONS]
+    assert env._past.real.seeds == [7] and env._past.real.actions == [0, 0, 0, *ACTIONS]
 
 
 def test_closing_closes_both(tiny_world_folder, fake):
     env = ShadowMode(gym.make("neural_env:NeuralDoom-v0", checkpoint=str(tiny_world_folder)))
     env.close()
-    assert env._real.closed
+    assert env._past.real.closed
     with pytest.raises(gym.error.ClosedEnvironmentError):
         env.unwrapped.reset()
 
@@ -268,11 +229,108 @@ def test_reset_takes_no_options(shadow):
         shadow().reset(options={"context": None})
 
 
-def test_a_specification_goes_through_json_and_rebuilds_the_stack(dream, tiny_world_folder):
-    env = ShadowMode(dream, sync=8)
-    spec = EnvSpec.from_json(env.spec.to_json())
-    again = gym.make(spec)
-    assert isinstance(again, ShadowMode) and again.spec == env.spec
-    assert again._saved_kwargs == {"sync": 8}
-    assert again.unwrapped.spec.kwargs["checkpoint"] == str(tiny_world_folder)
-    again.close()
+# Other metrics, the summary and the log.
+
+
+def test_metrics_are_those_asked_for_and_psnr_always(shadow, fake, dream):
+    _, info = shadow(metrics=[]).reset(seed=0)
+    assert "psnr" in info["shadow"] and "ssim" not in info["shadow"]
+    observation, info = shadow(metrics=["ssim"]).reset(seed=0)
+    told = info["shadow"]
+    assert told["ssim"] == float(ssim(observation, told["real_obs"]))
+    with pytest.raises(ValueError, match="metrics must be a list of psnr, ssim"):
+        shadow(metrics=["mse"])
+    with pytest.raises(ValueError, match="metrics must be a list"):
+        shadow(metrics="ssim")
+
+
+def test_the_last_step_sums_the_episode_up(shadow, fake):
+    fake.ends = (CONTEXT - 1 + 4, False)
+    shown = play(shadow(), ACTIONS[:4])
+    told = [step[4]["shadow"] for step in shown[1:]]
+    assert all("episode_shadow" not in step[4] for step in shown[:-1])
+    summary = shown[-1][4]["episode_shadow"]
+    compared = [t["psnr"] for t in told[:3]]  # the real game shows no frame of its own after its last tic
+    assert summary["steps"] == 4
+    assert summary["mean_psnr"] == pytest.approx(np.mean(compared)) and summary["min_psnr"] == min(compared)
+    assert summary["mean_ssim"] == pytest.approx(np.mean([t["ssim"] for t in told[:3]]))
+    errors = np.abs([t["reward_error"] for t in told])
+    assert summary["reward_error"] == pytest.approx(errors.mean())
+    assert summary["reward_agreement"] == (errors < 0.5).mean()
+    assert summary["termination_agreement"] == 1.0
+    assert {type(value) for value in summary.values()} <= {int, float, bool}
+
+
+def test_an_episode_without_a_frame_to_compare_has_no_mean(shadow, fake):
+    fake.ends = (CONTEXT, True)
+    summary = play(shadow(), [0])[-1][4]["episode_shadow"]
+    assert "mean_psnr" not in summary and summary["steps"] == summary["horizon"] == 1
+    assert summary["termination_agreement"] == 0.0 and not summary["diverged"]
+
+
+def scripted(monkeypatch, decibels):
+    """Lets PSNR take these values, one a comparison."""
+    values = iter(decibels)
+    monkeypatch.setitem(comparison.METRICS, "psnr", lambda a, b: np.float64(next(values)))
+
+
+def test_the_horizon_is_the_first_step_under_the_threshold(shadow, fake, monkeypatch):
+    fake.ends = (CONTEXT - 1 + 6, False)
+    scripted(monkeypatch, [5, 25, 20, 19.9, 30, 10, 0])  # the start doesn't count, nor the real game's last step
+    summary = play(shadow(metrics=[]), ACTIONS[:6])[-1][4]["episode_shadow"]
+    assert summary["horizon"] == 3 and summary["diverged"] is True and summary["min_psnr"] == 10
+
+
+def test_a_dream_that_stays_true_has_the_whole_episode_for_a_horizon(shadow, fake, monkeypatch):
+    fake.ends = (CONTEXT - 1 + 3, False)
+    scripted(monkeypatch, [30, 25, 21, 20])
+    summary = play(shadow(metrics=[], horizon_below=19), ACTIONS[:3])[-1][4]["episode_shadow"]
+    assert summary["horizon"] == 3 and summary["diverged"] is False
+
+
+def test_a_dream_that_is_too_far_off_is_truncated(shadow, fake, monkeypatch):
+    scripted(monkeypatch, [5, 25, 18.5, 17.9])
+    env = shadow(metrics=[], truncate_below=18)
+    env.reset(seed=0)
+    assert [env.step(1)[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
+
+
+def test_each_episode_is_summed_up_for_itself(shadow, fake):
+    fake.ends = (CONTEXT - 1 + 2, False)
+    env = shadow()
+    first, second = (play(env, ACTIONS[:2], seed=3)[-1][4]["episode_shadow"] for _ in range(2))
+    assert first == second
+
+
+def test_the_log_has_a_line_a_step_and_one_an_episode(shadow, fake, tmp_path):
+    path = tmp_path / "logs" / "shadow.jsonl"
+    fake.ends = (CONTEXT - 1 + 2, False)
+    env = shadow(log=str(path))
+    shown = [*play(env, [1, 2]), *play(env, [0])]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["kind"], line["episode"]) for line in lines] == [
+        ("step", 0), ("step", 0), ("episode", 0), ("step", 1),
+    ]  # fmt: skip
+    assert [line["action"] for line in lines if line["kind"] == "step"] == [1, 2, 0]
+    told = {key: value for key, value in shown[1][4]["shadow"].items() if key != "real_obs"}
+    assert lines[0] == {"kind": "step", "episode": 0, "step": 1, "action": 1, **told}
+    assert lines[2] == {"kind": "episode", "episode": 0, **shown[2][4]["episode_shadow"]}
+
+
+def test_a_log_is_appended_to_and_closed_with_the_environment(make_dream, fake, tmp_path):
+    path = tmp_path / "shadow.jsonl"
+    path.write_text("before\n")
+    env = ShadowMode(make_dream(), log=str(path))
+    env.reset(seed=0)
+    assert path.read_text() == "before\n"
+    env.step(0)
+    file = env._log._file
+    env.close()
+    with pytest.raises(OSError):
+        os.fstat(file)
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_action_wrappers_belong_outside(dream):
+    with pytest.raises(ValueError, match="put ActionMapping around it"):
+        ShadowMode(ActionMapping(dream, actions=["move_left", "noop"]))
