@@ -17,7 +17,10 @@ def test_help_names_every_verb(capsys):
     assert all(verb in out for verb in ("neural-env", "collect", "train", "bundle", "evaluate", "demo"))
 
 
-@pytest.mark.parametrize("verb", [["collect"], ["train"], ["train", "denoiser"], ["bundle"], ["evaluate"], ["demo"]])
+@pytest.mark.parametrize(
+    "verb",
+    [["collect"], ["data"], ["data", "import"], ["train"], ["train", "denoiser"], ["bundle"], ["evaluate"], ["demo"]],
+)
 def test_every_verb_has_help(capsys, verb):
     code, out, _ = ended(capsys, *verb, "--help")
     assert code == 0 and "neural-env " + " ".join(verb) in out
