@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neural_env.data.collect import CollectConfig, WorkersHung, collect, plan, play
+from neural_env.data.collect import CollectConfig, collect, plan
 from neural_env.data.episode import SPLITS, split_of
+from neural_env.data.play import play
 from neural_env.data.policies import StickyRandom
-from neural_env.data.shards import MANIFEST, Dataset, load_manifest
+from neural_env.data.shards import MANIFEST, Dataset, load_manifest, write_shard
 from neural_env.data.vizdoom import EngineCrashed
+from neural_env.data.workers import WorkersHung
 from neural_env.envs.real_doom import RealDoom
 
 
@@ -108,11 +110,11 @@ def test_an_interrupted_collection_keeps_its_shards(whole, tmp_path, monkeypatch
 
     def interrupted(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return play(*args, **kwargs)
+        return write_shard(*args, **kwargs)
 
-    monkeypatch.setattr("neural_env.data.collect.play", interrupted)
+    monkeypatch.setattr("neural_env.data.workers.write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect(short(tmp_path))
     monkeypatch.undo()
@@ -121,10 +123,19 @@ def test_an_interrupted_collection_keeps_its_shards(whole, tmp_path, monkeypatch
     assert contents(tmp_path) == contents(whole)
 
 
+@pytest.mark.parametrize(("first", "redone"), [(10, {"train-00002"}), (3, {"train-00000"}), (12, set())])
+def test_a_dataset_is_extended_to_what_it_would_have_been(whole, tmp_path, first, redone):
+    collect(short(tmp_path, episodes=first))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.array_record")}
+    collect(short(tmp_path))
+    assert {path.stem for path, then in before.items() if path.stat().st_mtime_ns != then} == redone
+    assert contents(tmp_path) == contents(whole)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"episodes": 13}, "episodes 12, not 13"),
+        ({"episodes": 11}, "episodes 12, not 11"),
         ({"scenario": "predict_position"}, "scenario 'basic', not 'predict_position'"),
         ({"repeat": 0.25}, "policy"),
         ({"frame_skip": 2}, "frame_skip 4, not 2"),
@@ -169,25 +180,29 @@ def test_death_at_the_limit_is_termination_alone():
     assert (limited.terminated, limited.truncated) == (True, False)
 
 
-def engine_of(worker):
-    """The process id of a worker's engine, or None before it has one."""
+def children(process):
+    """Process ids and names of a process's children."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             name, _, rest = path.read_text().partition(") ")
-            if rest.split()[1] == str(worker) and name.endswith("(vizdoom"):
-                return int(path.parent.name)
-    return None
+            if rest.split()[1] == str(process):
+                yield int(path.parent.name), name.partition("(")[2]
+
+
+def players_of(worker):
+    """The process ids of a worker's players that have an engine, and those of the engines."""
+    return [(player, pid) for player, _ in children(worker) for pid, name in children(player) if name == "vizdoom"]
 
 
 def kill_soon(find):
-    """Kill the first process that `find` names for a worker of ours."""
+    """Kill the process that `find` chooses of the first worker, player and engine of ours that play."""
 
     def watch():
         for _ in range(2000):
             for worker in active_children():
-                if engine_of(worker.pid):
+                for player, engine in players_of(worker.pid):
                     time.sleep(0.5)  # an engine that dies while it starts takes Python with it
-                    os.kill(find(worker.pid), signal.SIGKILL)
+                    os.kill(find(worker.pid, player, engine), signal.SIGKILL)
                     return
             time.sleep(0.01)
 
@@ -198,12 +213,17 @@ def kill_soon(find):
     ("find", "error", "message"),
     [
         # An engine killed inside the lock that it shares with ViZDoom isn't missed before the silence is too long.
-        (engine_of, (EngineCrashed, WorkersHung), "'basic' stopped|no worker finished"),
-        (lambda worker: worker, RuntimeError, r"a worker died.*-9"),
+        (
+            lambda worker, player, engine: engine,
+            (EngineCrashed, WorkersHung),
+            "'basic' stopped|finished an episode|no episode",
+        ),
+        (lambda worker, player, engine: player, RuntimeError, r"a worker died.*-9"),
+        (lambda worker, player, engine: worker, RuntimeError, r"a worker died.*-9"),
     ],
 )
 def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, error, message):
-    monkeypatch.setattr("neural_env.data.collect.SILENCE_SECONDS", 20.0)
+    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 20.0)
     config = short(tmp_path, workers=2, episodes=100)
     kill_soon(find)
     with pytest.raises(error, match=message):
@@ -213,12 +233,12 @@ def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, err
 
 
 def test_a_worker_that_hangs_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("neural_env.data.collect.SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 3.0)
 
     def stop_soon():
-        while not (found := [worker for worker in active_children() if engine_of(worker.pid)]):
+        while not (found := [worker.pid for worker in active_children() if players_of(worker.pid)]):
             time.sleep(0.01)
-        os.kill(found[0].pid, signal.SIGSTOP)
+        os.kill(found[0], signal.SIGSTOP)
 
     threading.Thread(target=stop_soon, daemon=True).start()
     with pytest.raises(WorkersHung, match=r"no worker finished an episode in 3\.0 s; collect again"):
