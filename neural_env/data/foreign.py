@@ -216,4 +216,5 @@ def _overlaps(old: int, new: int) -> np.ndarray:
     edges = np.arange(new + 1) * old / new
     pixels = np.arange(old)
     shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.maximum(shared, 0) * new / old).astype(np.float32)
+    shares: np.ndarray = np.maximum(shared, 0) * new / old
+    return shares.astype(np.float32)

@@ -1,3 +1,6 @@
+import sys
+
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -73,8 +76,7 @@ def dot(tmp_path, monkeypatch):
     (tmp_path / "dots.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     yield lambda kind: f"dots:Dot-{kind}-v0"
-    import gymnasium as gym
-
+    sys.modules.pop("dots", None)
     for name in [name for name in gym.registry if name.startswith("Dot-")]:
         gym.registry.pop(name)
 

@@ -80,7 +80,7 @@ def test_an_upload_that_arrives_damaged_is_refused_and_leaves_no_shard(memory, m
             self.pipe_file(remote, self.cat_file(remote)[:-1])
 
     monkeypatch.setattr(type(files), "put_file", damaged)
-    with pytest.raises(ShardError, match="the upload to memory.* failed"):
+    with pytest.raises(ShardError, match=r"the upload to memory.* failed"):
         collect(short(memory))
     assert not any(name.endswith((".array_record", ".tmp")) for name in stored(memory))
 
