@@ -112,9 +112,7 @@ def measure(config: EvaluateAgentConfig, agent: Agent, game: GameConfig) -> Scor
     }
 
 
-def _played(
-    game: GameConfig, policy: Policy, seeds: Sequence[int], max_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _played(game: GameConfig, policy: Policy, seeds: Sequence[int], max_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return and number of steps of each episode."""
     with closing(RealDoom(game.scenario, game.resolution, game.frame_skip)) as env:
         episodes = (play(env, policy, seed=seed, max_steps=max_steps) for seed in track(seeds, policy.name))

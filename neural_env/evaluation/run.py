@@ -1,4 +1,4 @@
-"""`neural-env evaluate world`: a world's scores on held-out seeds, printed, drawn and, if asked, kept in its checkpoint."""
+"""`neural-env evaluate world`: its scores on held-out seeds, printed, drawn and, if asked, kept in its checkpoint."""
 
 from __future__ import annotations
 
