@@ -15,7 +15,9 @@ from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.demo import DemoConfig, demo
+from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
+from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
@@ -32,7 +34,14 @@ from neural_env.training.state import TrainingStateError
 Train = Annotated[
     Annotated[AutoencoderRun, tyro.conf.subcommand("autoencoder")]
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
-    | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")],
+    | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
+    | Annotated[AgentRun, tyro.conf.subcommand("agent")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+Evaluate = Annotated[
+    Annotated[EvaluateConfig, tyro.conf.subcommand("world")]
+    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -40,7 +49,7 @@ _EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, Eng
 
 
 def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
-    """Train a stage of a world model; interrupted and run again, it goes on."""
+    """Train a stage of a world model, or an agent; interrupted and run again, it goes on."""
     match run:
         case AutoencoderRun():
             train_autoencoder(run)
@@ -48,6 +57,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_denoiser(run)
         case OutcomeRun():
             train_outcome(run)
+        case AgentRun():
+            train_agent(run)
 
 
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
@@ -60,9 +71,13 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     bundle(config)
 
 
-def evaluate_(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
-    """Score a world against the real game on test seeds."""
-    evaluate(config)
+def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
+    """Score a world against the real game, or an agent in it, on test seeds."""
+    match config:
+        case EvaluateConfig():
+            evaluate(config)
+        case EvaluateAgentConfig():
+            evaluate_agent(config)
 
 
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:

@@ -100,7 +100,7 @@ def train(stage: Stage[M], module: M, config: LoopConfig, folder: Path) -> tuple
     try:
         state = initial_state(parameters(module), transform)
         state = store.restore(state) or state
-        with _Metrics(folder) as metrics, _progress(stage.name, config) as report:
+        with Metrics(folder) as metrics, _progress(stage.name, config) as report:
             state = _run(stage, module, config, state, update, store, metrics, report)
     finally:
         store.close()
@@ -138,7 +138,7 @@ def _run(
     state: TrainState,
     update: Any,
     store: StateStore,
-    metrics: _Metrics,
+    metrics: Metrics,
     report: Any,
 ) -> TrainState:
     clock = _Clock(config)
@@ -203,13 +203,13 @@ class _Clock:
         return True
 
 
-class _Metrics:
+class Metrics:
     """metrics.jsonl and TensorBoard, side by side."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def __enter__(self) -> _Metrics:
+    def __enter__(self) -> Metrics:
         self._file = (self._folder / "metrics.jsonl").open("a")
         self._board = SummaryWriter(str(self._folder / "tensorboard"))
         return self

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
@@ -20,6 +21,20 @@ class TrainState(NamedTuple):
     params: Flat
     ema: Flat  # exponential moving average of `params`: what is validated and released
     optimizer: optax.OptState
+
+
+class State(Protocol):
+    """A named tuple of arrays; `TrainState` is one, an agent's run has its own."""
+
+    @property
+    def step(self) -> jax.Array | np.ndarray:
+        """Number of updates made: the state's name in its store."""
+        ...
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+S = TypeVar("S", bound=State)
 
 
 def initial_state(params: Flat, transform: optax.GradientTransformation) -> TrainState:
@@ -45,13 +60,13 @@ class StateStore:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: State) -> None:
         """Writes the state unless its step is already there."""
         step = int(state.step)
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(_tree(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    def restore(self, like: S) -> S | None:
         """The newest state, or None for a new run.
 
         Raises:
@@ -60,10 +75,10 @@ class StateStore:
         step = self._manager.latest_step()
         if step is None:
             return None
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _tree(like))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
         try:
             tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-            return TrainState(**tree)
+            return type(like)(**tree)
         except Exception as error:  # orbax and tensorstore raise a dozen kinds for a damaged file
             older = [s for s in self._manager.all_steps() if s != step]
             cure = f"remove that folder to go on from step {max(older)}" if older else "remove it to start anew"
@@ -75,7 +90,3 @@ class StateStore:
     def close(self) -> None:
         """Ends the store's threads."""
         self._manager.close()
-
-
-def _tree(state: TrainState) -> dict[str, Any]:
-    return state._asdict()

@@ -1,0 +1,1 @@
+"""Agents: the policy, PPO, the games it learns in, shaped rewards."""
