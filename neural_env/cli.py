@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from neural_env.checkpoint import CheckpointError
+from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
 from neural_env.data.vizdoom import EngineCrashed
+from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
@@ -45,7 +47,16 @@ Evaluate = Annotated[
     tyro.conf.OmitArgPrefixes,
 ]
 
-_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, EngineCrashed, ValueError)
+_EXPECTED = (
+    CheckpointError,
+    ClusterFailed,
+    EngineCrashed,
+    NonFiniteLoss,
+    ShardError,
+    TrainingStateError,
+    ValueError,
+    WorkersHung,
+)
 
 
 def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
@@ -62,7 +73,7 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
 
 
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
-    """Play a scenario and record the episodes."""
+    """Play a scenario, or a game of your own, and record the episodes."""
     collect(config)
 
 

@@ -26,9 +26,9 @@ from typing import Any, Literal, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from neural_env.data.workers import WorkersHung
 from neural_env.data.episode import split_of
 from neural_env.data.vizdoom import SIGNALS, checked_resolution, scenario_named
+from neural_env.data.workers import WorkersHung
 from neural_env.envs.real_doom import RealDoom
 from neural_env.game import GameConfig
 

@@ -106,6 +106,17 @@ class AgentPolicy:
         updates = self.agent.provenance.get("updates", "?")
         return f"agent({self.agent.game.scenario}, updates={updates}, {'greedy' if self.greedy else 'sampled'})"
 
+    @property
+    def version(self) -> int:
+        """Updates that it has had."""
+        return int(self.agent.provenance.get("updates", 0))
+
+    @property
+    def skill(self) -> float | None:
+        """Its mean return in its last episodes of training; None if it had none."""
+        skill = self.agent.provenance.get("skill")
+        return None if skill is None else float(skill)
+
     def reset(self, rng: np.random.Generator) -> None:
         """Forget the last episode and draw from `rng` from now on."""
         self._rng = rng

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -34,6 +33,7 @@ class CollectConfig:
 
     out: str | Path  # the dataset: a folder, or any fsspec URL; made if missing, gone on with if interrupted
     scenario: str = "take_cover"  # what to play
+    iwad: str | None = None  # path of a game to play it in, instead of Freedoom
     env: str | None = None  # a game of your own instead: a Gymnasium environment, as module:EnvId
     observation: str | None = None  # its frame: key of a Dict, index of a Tuple, or "render" for what render() shows
     variables: str = ""  # numbers in its info to record, names separated by commas
@@ -50,7 +50,7 @@ class CollectConfig:
     max_episode_steps: int = 525  # an episode is cut off after so many steps
 
     def __post_init__(self) -> None:
-        scenario_named(self.scenario)
+        scenario_named(self.scenario, self.iwad)
         checked_resolution(self.resolution)
         for name in ("episodes", "workers", "frame_skip", "episodes_per_shard", "max_episode_steps"):
             value = getattr(self, name)
@@ -68,7 +68,7 @@ class CollectConfig:
     def game(self) -> DoomGame | ForeignGame:
         """What is played."""
         if self.env is None:
-            return DoomGame(self.scenario, checked_resolution(self.resolution), self.frame_skip or 4)
+            return DoomGame(self.scenario, self.iwad, checked_resolution(self.resolution), self.frame_skip or 4)
         variables = tuple(name.strip() for name in self.variables.split(",") if name.strip())
         return ForeignGame(self.env, self.observation, variables, self.resize, self.frame_skip or 1)
 
@@ -80,9 +80,19 @@ class CollectConfig:
         """Who plays; raises whatever is wrong with the agent's folder."""
         if self.policy is None:
             return StickyRandom(len(self.describe().action_names), self.repeat)
-        agents = import_module("neural_env.agents")  # brings JAX
-        player: Policy = agents.load_agent(self.policy)
-        return player
+        from neural_env.agents.player import load_agent  # brings JAX
+
+        agent = load_agent(self.policy)
+        _check_same_game(agent.agent.game, self.describe())
+        return agent
+
+
+def _check_same_game(learned: GameConfig, game: GameConfig) -> None:
+    """An agent may play another scenario than it learned in, if it sees and does the same things there."""
+    for name in ("action_names", "resolution"):
+        knows, needs = getattr(learned, name), getattr(game, name)
+        if knows != needs:
+            raise ValueError(f"the agent has {name} {knows}, the game {needs}: let it play what it learned")
 
 
 @cache

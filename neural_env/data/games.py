@@ -19,13 +19,14 @@ class DoomGame:
     """A scenario of the real game."""
 
     scenario: str
+    iwad: str | None  # path of a game to play it in, instead of Freedoom
     resolution: tuple[int, int]  # height and width, pixels
     frame_skip: int  # tics an action is held
 
     @property
     def name(self) -> str:
         """The scenario's."""
-        return self.scenario
+        return scenario_named(self.scenario, self.iwad).name
 
     @property
     def signal_names(self) -> tuple[str, ...]:
@@ -34,14 +35,14 @@ class DoomGame:
 
     def describe(self) -> GameConfig:
         """Known without an engine."""
-        scenario = scenario_named(self.scenario)
+        scenario = scenario_named(self.scenario, self.iwad)
         return GameConfig(
-            self.scenario, scenario.action_names, scenario.variable_names, self.frame_skip, self.resolution
+            scenario.name, scenario.action_names, scenario.variable_names, self.frame_skip, self.resolution
         )
 
     def start(self) -> RealDoom:
         """The engine; raises `EngineCrashed` while it plays."""
-        return RealDoom(self.scenario, self.resolution, self.frame_skip, signals=True)
+        return RealDoom(self.scenario, self.resolution, self.frame_skip, signals=True, iwad=self.iwad)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from rich.progress import track
 from rich.table import Table
 
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
-from neural_env.data.play import play
 from neural_env.data.episode import Split
+from neural_env.data.play import play
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of

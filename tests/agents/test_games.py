@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from neural_env.agents.games import Games, GamesConfig, make_game, training_seed
-from neural_env.data.collect import WorkersHung
 from neural_env.data.episode import split_of
+from neural_env.data.workers import WorkersHung
 
 
 def few(**changes):
