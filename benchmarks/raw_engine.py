@@ -1,7 +1,7 @@
 """The raw engine's rate, one game in this process: `raw_engine.py SCENARIO START SECONDS` prints steps a second.
 
-`DoomGame.make_action` and the state that it brings, with the settings of `RealDoom`, and nothing else; the player is the
-random one of a collection. It begins at START, in seconds since the epoch, so that several begin together.
+`DoomGame.make_action` and the state that it brings, with the settings of `RealDoom`, and nothing else; the player is
+the random one of a collection. It begins at START, in seconds since the epoch, so that several begin together.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from neural_env.checkpoint import CheckpointError
 from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
+from neural_env.data.store import FetchConfig, fetch
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
@@ -77,6 +78,11 @@ def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
     collect(config)
 
 
+def fetch_(config: Annotated[FetchConfig, tyro.conf.arg(name="")]) -> None:
+    """Copy a dataset from a URL into a folder."""
+    fetch(config.url, config.out)
+
+
 def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     """Assemble the stages of a run into a checkpoint."""
     bundle(config)
@@ -100,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
     verbs: dict[str, Callable[..., None]] = {
         "collect": collect_,
+        "fetch": fetch_,
         "train": train,
         "bundle": bundle_,
         "evaluate": evaluate_,

@@ -15,12 +15,13 @@ import os
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from neural_env.data.play import play
-from neural_env.data.shards import Shard
-from neural_env.data.store import store_at
+from neural_env.data.shards import Shard, ShardError
+from neural_env.data.store import Store, is_url, store_at
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.data.workers import SILENCE_SECONDS, WorkersHung, make_shard
 
@@ -43,15 +44,26 @@ def shards_of_cluster(config: CollectConfig, jobs: Sequence[Job], report: Report
     """Make the shards by `workers` actors of the cluster `ray`; yields them as they are finished.
 
     Raises `ImportError` without the extra, `ClusterFailed` for an episode or shard whose actors are lost again and
-    again, and `ConnectionError` if there is no cluster at the address.
+    again, `ShardError` for a shard that isn't seen from here, and `ConnectionError` if no cluster is at the address.
     """
+    if not is_url(config.out):
+        config = replace(config, out=Path(config.out).absolute())  # actors are at home elsewhere
+    store = store_at(config.out)
     with _cluster(config) as ray:
         crew = _Crew(ray, config)
         try:
-            yield from _Collection(crew, jobs, report).run()
+            for shard in _Collection(crew, jobs, report).run():
+                _check_arrived(store, shard)
+                yield shard
         finally:
             crew.dismiss()
-            store_at(config.out).remove_leftovers()  # of lost actors; nobody is writing any more
+            store.remove_leftovers()  # of lost actors; nobody is writing any more
+
+
+def _check_arrived(store: Store, shard: Shard) -> None:
+    if not store.has(shard):
+        cure = "give a folder that all machines share, or a URL such as s3://bucket/data"
+        raise ShardError(Path(shard.file), f"an actor wrote it, and it isn't to be seen from here: {cure}")
 
 
 @contextmanager

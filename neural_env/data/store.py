@@ -209,6 +209,14 @@ def fetch(url: str, folder: Path | str) -> Path:
     return folder
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """Copy a dataset from elsewhere, so that it can be read; interrupted and run again, it goes on."""
+
+    url: str  # where it is: any fsspec URL
+    out: Path  # the local folder
+
+
 def _file_system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from neural_env.data.cluster import RETRIES, ClusterFailed, _Collection
+from neural_env.data.cluster import RETRIES, ClusterFailed, _check_arrived, _Collection
 from neural_env.data.collect import CollectConfig, Job, collect
+from neural_env.data.shards import ShardError, load_manifest
+from neural_env.data.store import store_at
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.data.workers import WorkersHung
 
@@ -152,3 +154,12 @@ def test_a_cluster_without_room_is_not_waited_for_for_ever(monkeypatch):
     crew.idle, crew.ray.wait = [], lambda refs, timeout: ([], refs)
     with pytest.raises(WorkersHung, match="a free CPU for each worker"):
         list(_Collection(crew, JOBS, lambda frames: None).run())
+
+
+def test_a_shard_that_lies_on_another_machine_is_missed(tmp_path):
+    collect(short(tmp_path, episodes=2))
+    shard = load_manifest(tmp_path).shards[0]
+    _check_arrived(store_at(tmp_path), shard)
+    (tmp_path / shard.file).unlink()
+    with pytest.raises(ShardError, match="a folder that all machines share"):
+        _check_arrived(store_at(tmp_path), shard)

@@ -1,4 +1,5 @@
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -271,3 +272,36 @@ def test_the_sticky_player_repeats_itself_for_equal_generators():
         return [policy.act(*blank) for _ in range(50)]
 
     assert game() == game()
+
+
+@pytest.fixture
+def learner(tmp_path):
+    """The folder of a tiny agent for `basic` that had 7 updates and a skill."""
+    from neural_env.agents.player import Agent, new_policy, save_agent
+    from neural_env.agents.policy import PolicyConfig
+    from neural_env.data.games import DoomGame
+
+    game = DoomGame("basic", None, (120, 160), 4).describe()
+    sizes = PolicyConfig(shrink=8, past_actions=0, convolutions=((4, 4, 4),), features=8, hidden=(8,))
+    (tmp_path / "agent").mkdir()
+    save_agent(Agent(new_policy(sizes, game), game, {"updates": 7, "skill": -12.5}), tmp_path / "agent")
+    return tmp_path / "agent"
+
+
+@pytest.mark.slow
+def test_an_agents_episodes_say_its_version_and_skill(tmp_path, learner):
+    collect(short(tmp_path / "data", episodes=2, policy=learner))
+    dataset = Dataset.open(tmp_path / "data")
+    episodes = [episode for split in SPLITS for episode in dataset.episodes(split)]
+    assert {(episode.policy_version, episode.skill) for episode in episodes} == {(7, -12.5)}
+    assert dataset.manifest.policy == "agent(basic, updates=7, sampled)" == episodes[0].policy
+    with pytest.raises(ValueError, match=r"the agent has action_names .*'attack'.*, the game \('noop'"):
+        collect(CollectConfig(out=tmp_path / "other", scenario="take_cover", policy=learner))
+
+
+@pytest.mark.slow
+def test_collection_keeps_up_with_the_engine():
+    """A loose bound, so that a regression is seen on a busy machine too; `make bench` measures."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "test_collect.py"))
+    measured = benchmark["ratios"]("take_cover", games=1, episodes=160, rounds=3)
+    assert max(ours / raw for ours, raw in measured) > 0.4

@@ -1,6 +1,7 @@
 import fsspec
 import pytest
 
+from neural_env.cli import main
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import MANIFEST, Dataset, ShardError
 from neural_env.data.store import Remote, fetch, store_at
@@ -42,7 +43,7 @@ def test_a_collection_to_a_url_is_the_same_as_one_to_a_folder(whole, memory):
 
 def test_a_fetched_dataset_is_the_collected_one(whole, memory, tmp_path):
     collect(short(memory))
-    assert fetch(memory, tmp_path / "here") == tmp_path / "here"
+    assert main(["fetch", "--url", memory, "--out", str(tmp_path / "here")]) == 0
     assert contents(tmp_path / "here") == contents(whole)
     Dataset.open(tmp_path / "here")
 
@@ -103,3 +104,8 @@ def test_a_place_that_cannot_be_reached_is_named():
 
 def test_plain_paths_are_folders(tmp_path):
     assert type(store_at(tmp_path)).__name__ == type(store_at(str(tmp_path))).__name__ == "Folder"
+
+
+def test_readers_refuse_a_url_with_the_cure():
+    with pytest.raises(ValueError, match=r"s3://bucket/data is no folder: .*neural-env fetch"):
+        Dataset.open("s3://bucket/data")
