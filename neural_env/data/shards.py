@@ -302,9 +302,7 @@ class Dataset:
         Raises `ShardError` for whatever is missing, cut short, altered, foreign or unfinished, `ValueError` for a URL.
         """
         if "://" in str(folder):
-            raise ValueError(
-                f"{folder} is no folder: readers need local files, copy it by `neural-env fetch` first"
-            )
+            raise ValueError(f"{folder} is no folder: readers need local files, copy it by `neural-env fetch` first")
         folder = Path(folder)
         manifest = load_manifest(folder)
         _check_manifest(folder / MANIFEST, manifest, partial)
