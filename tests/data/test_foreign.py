@@ -209,23 +209,18 @@ def test_minigrid_is_collected_and_trained_on(tmp_path):
     from neural_env.training.loop import LoopConfig
     from neural_env.training.run import AutoencoderRun, train_autoencoder
 
-    def minigrid(name, **more):
-        env = "minigrid:MiniGrid-Empty-5x5-v0"
-        config = CollectConfig(
-            out=tmp_path / name, env=env, observation="render", episodes=12, max_episode_steps=20, **more
-        )
-        collect(config)
-        return Dataset.open(tmp_path / name)
-
-    def trained(name):
-        loop = LoopConfig(steps=1, batch=2)
-        train_autoencoder(AutoencoderRun(data=tmp_path / name, out=tmp_path / "run", preset="tiny", loop=loop))
-
-    dataset = minigrid("small", resize=(40, 48))
+    env = "minigrid:MiniGrid-Empty-5x5-v0"
+    data, out = tmp_path / "data", tmp_path / "run"
+    collect(CollectConfig(out=data, env=env, observation="render", resize=(40, 48), episodes=12, max_episode_steps=20))
+    dataset = Dataset.open(data)
     assert dataset.action_names == ("left", "right", "forward", "pickup", "drop", "toggle", "done")
     assert dataset.resolution == (40, 48) and dataset.scenario.endswith("[render]")
-    trained("small")
-    assert (tmp_path / "run" / "autoencoder" / "weights.safetensors").exists()
-    assert minigrid("odd", resize=(42, 42)).resolution == (42, 42)
-    with pytest.raises(ValueError, match=r"\(42, 42\) must be a multiple of the patch size 8: .*--resize"):
-        trained("odd")
+    train_autoencoder(AutoencoderRun(data=data, out=out, preset="tiny", loop=LoopConfig(steps=1, batch=2)))
+    assert (out / "autoencoder" / "weights.safetensors").exists()
+
+
+def test_training_names_the_cure_for_frames_that_do_not_fit():
+    from neural_env.world.autoencoder import AutoencoderConfig
+
+    with pytest.raises(ValueError, match=r"\(42, 42\) must be a multiple of the patch size 8: .*--resize HEIGHT WIDTH"):
+        AutoencoderConfig().grid((42, 42))
