@@ -28,6 +28,16 @@ VERBS = [
     "evaluate agent",
     "demo",
 ]
+    "collect",
+    "fetch",
+    "train",
+    "train denoiser",
+    "train agent",
+    "bundle",
+    "evaluate world",
+    "evaluate agent",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("verb", map(str.split, VERBS))
