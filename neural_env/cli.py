@@ -15,6 +15,18 @@ from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
 from neural_env.data.store import FetchConfig, fetch
+from neural_env.data.tools import (
+    CardConfig,
+    ExportConfig,
+    ImportConfig,
+    InfoConfig,
+    VerifyConfig,
+    card,
+    export,
+    import_,
+    info,
+    verify_,
+)
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
@@ -48,10 +60,21 @@ Evaluate = Annotated[
     tyro.conf.OmitArgPrefixes,
 ]
 
+Data = Annotated[
+    Annotated[InfoConfig, tyro.conf.subcommand("info")]
+    | Annotated[VerifyConfig, tyro.conf.subcommand("verify")]
+    | Annotated[FetchConfig, tyro.conf.subcommand("fetch")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
+    | Annotated[ImportConfig, tyro.conf.subcommand("import")]
+    | Annotated[CardConfig, tyro.conf.subcommand("card")],
+    tyro.conf.OmitArgPrefixes,
+]
+
 _EXPECTED = (
     CheckpointError,
     ClusterFailed,
     EngineCrashed,
+    ImportError,
     NonFiniteLoss,
     ShardError,
     TrainingStateError,
@@ -78,9 +101,21 @@ def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
     collect(config)
 
 
-def fetch_(config: Annotated[FetchConfig, tyro.conf.arg(name="")]) -> None:
-    """Copy a dataset from a URL into a folder."""
-    fetch(config.url, config.out)
+def data(config: Annotated[Data, tyro.conf.arg(name="")]) -> None:
+    """Look into a dataset, verify, fetch, export or import it."""
+    match config:
+        case InfoConfig():
+            info(config)
+        case VerifyConfig():
+            verify_(config)
+        case FetchConfig():
+            fetch(config.url, config.out)
+        case ExportConfig():
+            export(config)
+        case ImportConfig():
+            import_(config)
+        case CardConfig():
+            card(config)
 
 
 def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
@@ -106,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
     verbs: dict[str, Callable[..., None]] = {
         "collect": collect_,
-        "fetch": fetch_,
+        "data": data,
         "train": train,
         "bundle": bundle_,
         "evaluate": evaluate_,

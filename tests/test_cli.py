@@ -19,17 +19,9 @@ def test_help_names_every_verb(capsys):
 
 VERBS = [
     "collect",
-    "fetch",
-    "train",
-    "train denoiser",
-    "train agent",
-    "bundle",
-    "evaluate world",
-    "evaluate agent",
-    "demo",
-]
-    "collect",
-    "fetch",
+    "data",
+    "data fetch",
+    "data import",
     "train",
     "train denoiser",
     "train agent",

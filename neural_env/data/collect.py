@@ -125,9 +125,15 @@ def collect(config: CollectConfig) -> Manifest:
     store.remove_leftovers()
     done = {shard.file for shard in manifest.shards}
     jobs = [job for job in plan(config) if job.file not in done]
-    if not jobs:
-        return manifest
-    with _progress(config, manifest.num_episodes) as report, closing(_maker(config)(config, jobs, report)) as shards:
+    if jobs:
+        manifest = _made(config, jobs, manifest, store)
+    store.describe(manifest)
+    return manifest
+
+
+def _made(config: CollectConfig, jobs: Sequence[Job], manifest: Manifest, store: Store) -> Manifest:
+    make = _maker(config)
+    with _progress(config, manifest.num_episodes) as report, closing(make(config, jobs, report)) as shards:
         for shard in shards:
             manifest = manifest.with_shard(shard)
             store.save(manifest)
@@ -163,20 +169,20 @@ def _begun(config: CollectConfig, store: Store) -> Manifest:
         return fresh
     for field in fields(Manifest):
         here, asked = getattr(found, field.name), getattr(fresh, field.name)
-        if field.name not in ("shards", "episodes") and here != asked:
+        if field.name not in ("shards", "episodes", "command") and here != asked:
             cure = "choose another folder, or the same settings to go on with it"
             raise ValueError(f"{config.out} holds a dataset with {field.name} {here!r}, not {asked!r}; {cure}")
     if found.episodes is None or found.episodes > config.episodes:
         cure = "choose another folder, or ask for at least as many"
         raise ValueError(f"{config.out} holds a dataset with episodes {found.episodes}, not {config.episodes}; {cure}")
-    return found if found.episodes == config.episodes else _extended(found, config, store)
+    return found if found.episodes == config.episodes else _extended(found, fresh, config, store)
 
 
-def _extended(found: Manifest, config: CollectConfig, store: Store) -> Manifest:
+def _extended(found: Manifest, fresh: Manifest, config: CollectConfig, store: Store) -> Manifest:
     """The manifest of a larger dataset: full shards stay, the last ones of the splits are made again if they grow."""
     jobs = {job.file: tuple(config.first_seed + index for index in job.episodes) for job in plan(config)}
     kept = tuple(shard for shard in found.shards if shard.seeds == jobs[shard.file])
-    manifest = replace(found, episodes=config.episodes, shards=kept)
+    manifest = replace(fresh, shards=kept)
     store.save(manifest)
     return manifest
 
@@ -196,7 +202,16 @@ def _empty_manifest(config: CollectConfig) -> Manifest:
         episodes_per_shard=config.episodes_per_shard,
         max_episode_steps=config.max_episode_steps,
         code_version=__version__,
+        command=command_of(config),
     )
+
+
+def command_of(config: CollectConfig) -> str:
+    """The command line that makes the same dataset again; where and by how many doesn't matter."""
+    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("out", "workers", "ray")}
+    shown = {name: " ".join(map(str, v)) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
+    options = [f"--{name.replace('_', '-')} {v}" for name, v in shown.items() if v != ""]
+    return " ".join(["neural-env collect", *options])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from neural_env.data.card import write_card
 from neural_env.data.shards import (
     MANIFEST,
     TEMPORARY,
@@ -53,6 +54,10 @@ class Store(Protocol):
 
     def has(self, shard: Shard) -> bool:
         """Whether a file of its name and size is there."""
+        ...
+
+    def describe(self, manifest: Manifest) -> None:
+        """Write the dataset's card beside it, unless it says the same already."""
         ...
 
     def remove_leftovers(self) -> None:
@@ -99,6 +104,10 @@ class Folder:
         path = self.path / shard.file
         return path.is_file() and path.stat().st_size == shard.bytes
 
+    def describe(self, manifest: Manifest) -> None:
+        """Write the card."""
+        write_card(self.path)
+
     def remove_leftovers(self) -> None:
         """Remove temporary files."""
         for path in self.path.glob(f"*{TEMPORARY}"):
@@ -143,6 +152,14 @@ class Remote:
         files, root = self._files()
         path = f"{root}/{shard.file}"
         return bool(files.exists(path) and files.size(path) == shard.bytes)
+
+    def describe(self, manifest: Manifest) -> None:
+        """Write the card, which needs the indices alone."""
+        with self.scratch() as folder:
+            save_manifest(manifest, folder)
+            for shard in manifest.shards:
+                self.fetch({shard.index_file: shard.index_sha256}, folder)
+            self._upload(write_card(folder))
 
     def remove_leftovers(self) -> None:
         """Remove temporary files."""
@@ -206,6 +223,7 @@ def fetch(url: str, folder: Path | str) -> Path:
     for shard in manifest.shards:
         remote.fetch({shard.file: shard.sha256, shard.index_file: shard.index_sha256}, folder)
     save_manifest(manifest, folder)
+    write_card(folder)
     return folder
 
 

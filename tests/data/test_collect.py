@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neural_env.data.card import CARD
 from neural_env.data.collect import CollectConfig, collect, plan
 from neural_env.data.episode import SPLITS, split_of
 from neural_env.data.play import play
@@ -150,6 +151,22 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(whole, changes, m
         collect(short(whole, **changes))
 
 
+def test_the_card_names_the_command_that_makes_the_same_dataset_again(whole):
+    card = (whole / CARD).read_text()
+    assert "neural-env collect --scenario basic --episodes 12 --resolution 120 160" in card
+    assert "workers" not in card and str(whole) not in card
+
+
+def test_episodes_after_a_death_have_the_signals_of_a_fresh_engine(tmp_path):
+    config = short(tmp_path, scenario="take_cover", episodes=3, max_episode_steps=200)
+    collect(config)
+    last = next(e for e in Dataset.open(tmp_path).episodes("train") if e.seed == 2)
+    env = config.game().start()
+    fresh = play(env, config.player(), seed=2, max_steps=200)
+    env.close()
+    assert np.array_equal(last.signals, fresh.signals)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -251,9 +268,8 @@ def test_nothing_but_the_dataset_is_left(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     collect(short(tmp_path / "data", episodes=2, workers=2))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert all(
-        path.name == MANIFEST or path.suffix in (".array_record", ".index") for path in (tmp_path / "data").iterdir()
-    )
+    files = {path.name for path in (tmp_path / "data").iterdir()} - {MANIFEST, CARD}
+    assert all(Path(name).suffix in (".array_record", ".index") for name in files)
 
 
 def test_the_sticky_player_keeps_its_action_as_often_as_told():

@@ -43,7 +43,7 @@ def test_a_collection_to_a_url_is_the_same_as_one_to_a_folder(whole, memory):
 
 def test_a_fetched_dataset_is_the_collected_one(whole, memory, tmp_path):
     collect(short(memory))
-    assert main(["fetch", "--url", memory, "--out", str(tmp_path / "here")]) == 0
+    assert main(["data", "fetch", "--url", memory, "--out", str(tmp_path / "here")]) == 0
     assert contents(tmp_path / "here") == contents(whole)
     Dataset.open(tmp_path / "here")
 
@@ -107,5 +107,5 @@ def test_plain_paths_are_folders(tmp_path):
 
 
 def test_readers_refuse_a_url_with_the_cure():
-    with pytest.raises(ValueError, match=r"s3://bucket/data is no folder: .*neural-env fetch"):
+    with pytest.raises(ValueError, match=r"s3://bucket/data is no folder: .*neural-env data fetch"):
         Dataset.open("s3://bucket/data")
