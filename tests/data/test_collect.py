@@ -241,7 +241,7 @@ def kill_soon(find):
     ],
 )
 def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, error, message):
-    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 20.0)
+    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 60.0)
     config = short(tmp_path, workers=2, episodes=100)
     kill_soon(find)
     with pytest.raises(error, match=message):
