@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from neural_env.checkpoint import CheckpointError
+from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
+from neural_env.data.store import FetchConfig, fetch
 from neural_env.data.tools import (
     CardConfig,
     ExportConfig,
@@ -26,7 +28,9 @@ from neural_env.data.tools import (
     verify_,
 )
 from neural_env.data.vizdoom import EngineCrashed
+from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
+from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import NonFiniteLoss
@@ -53,16 +57,33 @@ Train = Annotated[
     tyro.conf.OmitArgPrefixes,
 ]
 
+Evaluate = Annotated[
+    Annotated[EvaluateConfig, tyro.conf.subcommand("world")]
+    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")],
+    tyro.conf.OmitArgPrefixes,
+]
+
 Data = Annotated[
     Annotated[InfoConfig, tyro.conf.subcommand("info")]
     | Annotated[VerifyConfig, tyro.conf.subcommand("verify")]
+    | Annotated[FetchConfig, tyro.conf.subcommand("fetch")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[ImportConfig, tyro.conf.subcommand("import")]
     | Annotated[CardConfig, tyro.conf.subcommand("card")],
     tyro.conf.OmitArgPrefixes,
 ]
 
-_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, EngineCrashed, ImportError, ValueError)
+_EXPECTED = (
+    CheckpointError,
+    ClusterFailed,
+    EngineCrashed,
+    ImportError,
+    NonFiniteLoss,
+    ShardError,
+    TrainingStateError,
+    ValueError,
+    WorkersHung,
+)
 
 
 def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
@@ -81,17 +102,19 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
 
 
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
-    """Play a scenario and record the episodes."""
+    """Play a scenario, or a game of your own, and record the episodes."""
     collect(config)
 
 
 def data(config: Annotated[Data, tyro.conf.arg(name="")]) -> None:
-    """Look into a dataset, verify it, export it, import it."""
+    """Look into a dataset, verify, fetch, export or import it."""
     match config:
         case InfoConfig():
             info(config)
         case VerifyConfig():
             verify_(config)
+        case FetchConfig():
+            fetch(config.url, config.out)
         case ExportConfig():
             export(config)
         case ImportConfig():
@@ -105,9 +128,13 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     bundle(config)
 
 
-def evaluate_(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
-    """Score a world against the real game on test seeds."""
-    evaluate(config)
+def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
+    """Score a world against the real game, or an agent in it, on test seeds."""
+    match config:
+        case EvaluateConfig():
+            evaluate(config)
+        case EvaluateAgentConfig():
+            evaluate_agent(config)
 
 
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:

@@ -26,9 +26,9 @@ from typing import Any, Literal, TypeAlias
 import gymnasium as gym
 import numpy as np
 
-from neural_env.data.collect import WorkersHung
 from neural_env.data.episode import split_of
 from neural_env.data.vizdoom import SIGNALS, checked_resolution, scenario_named
+from neural_env.data.workers import WorkersHung
 from neural_env.envs.real_doom import RealDoom
 from neural_env.game import GameConfig
 
@@ -268,6 +268,7 @@ class _Game:
 
     def __init__(self, config: GamesConfig, board: Board, row: int) -> None:
         self._env = make_game(config)
+        self._names = scenario_named(config.scenario).variable_names
         self._config = config
         self._board = board
         self._row = row
@@ -285,7 +286,7 @@ class _Game:
         frame, info = self._env.reset(seed=seed)
         board, row = self._board, self._row
         board.seeds[row] = seed
-        board.frames[row], board.variables[row], board.signals[row] = frame, _values(info), _signals(info)
+        board.frames[row], board.variables[row], board.signals[row] = frame, self._values(info), _signals(info)
 
     def step(self) -> None:
         """One action; and the next episode, where this one ends."""
@@ -299,19 +300,18 @@ class _Game:
         board.rewards[row], board.scenario_rewards[row] = reward, info.get("scenario_reward", reward)
         board.terminated[row], board.truncated[row] = terminated, truncated
         if terminated or truncated:
-            board.final_frames[row], board.final_variables[row] = frame, _values(info)
+            board.final_frames[row], board.final_variables[row] = frame, self._values(info)
             board.final_signals[row] = _signals(info)
             self.begin()
         else:
-            board.frames[row], board.variables[row], board.signals[row] = frame, _values(info), _signals(info)
+            board.frames[row], board.variables[row], board.signals[row] = frame, self._values(info), _signals(info)
 
     def close(self) -> None:
         """End the engine."""
         self._env.close()
 
-
-def _values(info: dict[str, Any]) -> list[float]:
-    return list(info["variables"].values())
+    def _values(self, info: dict[str, Any]) -> list[float]:
+        return [info[name] for name in self._names]
 
 
 def _signals(info: dict[str, Any]) -> list[float]:

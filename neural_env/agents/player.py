@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -105,6 +106,17 @@ class AgentPolicy:
         updates = self.agent.provenance.get("updates", "?")
         return f"agent({self.agent.game.scenario}, updates={updates}, {'greedy' if self.greedy else 'sampled'})"
 
+    @property
+    def version(self) -> int:
+        """Updates that it has had."""
+        return int(self.agent.provenance.get("updates", 0))
+
+    @property
+    def skill(self) -> float | None:
+        """Its mean return in its last episodes of training; None if it had none."""
+        skill = self.agent.provenance.get("skill")
+        return None if skill is None else float(skill)
+
     def reset(self, rng: np.random.Generator) -> None:
         """Forget the last episode and draw from `rng` from now on."""
         self._rng = rng
@@ -128,7 +140,8 @@ def load_agent(folder: Path | str, *, greedy: bool = False) -> AgentPolicy:
 def _seen(policy: ActorCritic, memory: Memory, frames: Any, last: Any) -> Memory:
     """With the present frame; at the start, `begin` has put it there already and `last` is -1."""
     following = observe(policy, memory, frames, last, last < -1)
-    return jax.tree.map(lambda old, new: jax.numpy.where(last[0] < 0, old, new), memory, following)
+    seen: Memory = jax.tree.map(lambda old, new: jnp.where(last[0] < 0, old, new), memory, following)
+    return seen
 
 
 def _greedy(policy: ActorCritic, memory: Memory, frames: Any, last: Any, seed: int) -> tuple[Memory, Any]:

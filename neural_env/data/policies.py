@@ -17,6 +17,16 @@ class Policy(Protocol):
         """What the dataset's manifest says of who played, with its settings."""
         ...
 
+    @property
+    def version(self) -> int:
+        """Updates that it has learned from; 0 for a player that doesn't learn."""
+        ...
+
+    @property
+    def skill(self) -> float | None:
+        """Its mean return in the episodes that it learned from last; None if nobody knows."""
+        ...
+
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode; all randomness of the episode comes from `rng`."""
         ...
@@ -31,6 +41,9 @@ class StickyRandom:
 
     Independent draws make a player tremble on the spot; keeping actions lets it travel and see more of the game.
     """
+
+    version = 0
+    skill = None
 
     def __init__(self, num_actions: int, repeat: float = 0.5) -> None:
         if num_actions < 1:

@@ -298,8 +298,12 @@ class Dataset:
             verify: compare size and sha256 of every shard with the manifest, once, now.
             partial: accept a collection that isn't finished.
 
-        Raises `ShardError` for whatever is missing, cut short, altered, foreign or unfinished.
+        Raises `ShardError` for whatever is missing, cut short, altered, foreign or unfinished, `ValueError` for a URL.
         """
+        if "://" in str(folder):
+            raise ValueError(
+                f"{folder} is no folder: readers need local files, copy it by `neural-env data fetch` first"
+            )
         folder = Path(folder)
         manifest = load_manifest(folder)
         _check_manifest(folder / MANIFEST, manifest, partial)

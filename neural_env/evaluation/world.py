@@ -20,8 +20,8 @@ import numpy as np
 from rich.progress import track
 
 from neural_env.checkpoint import Starts
-from neural_env.data.collect import play
 from neural_env.data.episode import Episode, Split, split_of
+from neural_env.data.play import play
 from neural_env.data.policies import StickyRandom
 from neural_env.envs import core
 from neural_env.envs.real_doom import RealDoom

@@ -40,7 +40,8 @@ class AutoencoderConfig:
             ValueError: the resolution is not a multiple of the patch.
         """
         if any(side % self.patch for side in resolution):
-            raise ValueError(f"resolution {resolution} must be a multiple of the patch size {self.patch}")
+            cure = "collect with --resize HEIGHT WIDTH, which averages areas"
+            raise ValueError(f"resolution {resolution} must be a multiple of the patch size {self.patch}: {cure}")
         return resolution[0] // self.patch, resolution[1] // self.patch
 
 

@@ -1,4 +1,5 @@
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 
 from neural_env.data.card import CARD
-from neural_env.data.collect import CollectConfig, WorkersHung, collect, plan, play
+from neural_env.data.collect import CollectConfig, collect, plan
 from neural_env.data.episode import SPLITS, split_of
+from neural_env.data.play import play
 from neural_env.data.policies import StickyRandom
-from neural_env.data.shards import MANIFEST, Dataset, load_manifest
+from neural_env.data.shards import MANIFEST, Dataset, load_manifest, write_shard
 from neural_env.data.vizdoom import EngineCrashed
+from neural_env.data.workers import WorkersHung
 from neural_env.envs.real_doom import RealDoom
 
 
@@ -109,11 +112,11 @@ def test_an_interrupted_collection_keeps_its_shards(whole, tmp_path, monkeypatch
 
     def interrupted(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 2:
             raise KeyboardInterrupt
-        return play(*args, **kwargs)
+        return write_shard(*args, **kwargs)
 
-    monkeypatch.setattr("neural_env.data.collect.play", interrupted)
+    monkeypatch.setattr("neural_env.data.workers.write_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
         collect(short(tmp_path))
     monkeypatch.undo()
@@ -122,10 +125,19 @@ def test_an_interrupted_collection_keeps_its_shards(whole, tmp_path, monkeypatch
     assert contents(tmp_path) == contents(whole)
 
 
+@pytest.mark.parametrize(("first", "redone"), [(10, {"train-00002"}), (3, {"train-00000"}), (12, set())])
+def test_a_dataset_is_extended_to_what_it_would_have_been(whole, tmp_path, first, redone):
+    collect(short(tmp_path, episodes=first))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.array_record")}
+    collect(short(tmp_path))
+    assert {path.stem for path, then in before.items() if path.stat().st_mtime_ns != then} == redone
+    assert contents(tmp_path) == contents(whole)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"episodes": 13}, "episodes 12, not 13"),
+        ({"episodes": 11}, "episodes 12, not 11"),
         ({"scenario": "predict_position"}, "scenario 'basic', not 'predict_position'"),
         ({"repeat": 0.25}, "policy"),
         ({"frame_skip": 2}, "frame_skip 4, not 2"),
@@ -149,7 +161,7 @@ def test_episodes_after_a_death_have_the_signals_of_a_fresh_engine(tmp_path):
     config = short(tmp_path, scenario="take_cover", episodes=3, max_episode_steps=200)
     collect(config)
     last = next(e for e in Dataset.open(tmp_path).episodes("train") if e.seed == 2)
-    env = config.environment()
+    env = config.game().start()
     fresh = play(env, config.player(), seed=2, max_steps=200)
     env.close()
     assert np.array_equal(last.signals, fresh.signals)
@@ -186,25 +198,29 @@ def test_death_at_the_limit_is_termination_alone():
     assert (limited.terminated, limited.truncated) == (True, False)
 
 
-def engine_of(worker):
-    """The process id of a worker's engine, or None before it has one."""
+def children(process):
+    """Process ids and names of a process's children."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             name, _, rest = path.read_text().partition(") ")
-            if rest.split()[1] == str(worker) and name.endswith("(vizdoom"):
-                return int(path.parent.name)
-    return None
+            if rest.split()[1] == str(process):
+                yield int(path.parent.name), name.partition("(")[2]
+
+
+def players_of(worker):
+    """The process ids of a worker's players that have an engine, and those of the engines."""
+    return [(player, pid) for player, _ in children(worker) for pid, name in children(player) if name == "vizdoom"]
 
 
 def kill_soon(find):
-    """Kill the first process that `find` names for a worker of ours."""
+    """Kill the process that `find` chooses of the first worker, player and engine of ours that play."""
 
     def watch():
         for _ in range(2000):
             for worker in active_children():
-                if engine_of(worker.pid):
+                for player, engine in players_of(worker.pid):
                     time.sleep(0.5)  # an engine that dies while it starts takes Python with it
-                    os.kill(find(worker.pid), signal.SIGKILL)
+                    os.kill(find(worker.pid, player, engine), signal.SIGKILL)
                     return
             time.sleep(0.01)
 
@@ -215,12 +231,17 @@ def kill_soon(find):
     ("find", "error", "message"),
     [
         # An engine killed inside the lock that it shares with ViZDoom isn't missed before the silence is too long.
-        (engine_of, (EngineCrashed, WorkersHung), "'basic' stopped|no worker finished"),
-        (lambda worker: worker, RuntimeError, r"a worker died.*-9"),
+        (
+            lambda worker, player, engine: engine,
+            (EngineCrashed, WorkersHung),
+            "'basic' stopped|finished an episode|no episode",
+        ),
+        (lambda worker, player, engine: player, RuntimeError, r"a worker died.*-9"),
+        (lambda worker, player, engine: worker, RuntimeError, r"a worker died.*-9"),
     ],
 )
 def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, error, message):
-    monkeypatch.setattr("neural_env.data.collect.SILENCE_SECONDS", 20.0)
+    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 60.0)
     config = short(tmp_path, workers=2, episodes=100)
     kill_soon(find)
     with pytest.raises(error, match=message):
@@ -230,12 +251,12 @@ def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, err
 
 
 def test_a_worker_that_hangs_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("neural_env.data.collect.SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 3.0)
 
     def stop_soon():
-        while not (found := [worker for worker in active_children() if engine_of(worker.pid)]):
+        while not (found := [worker.pid for worker in active_children() if players_of(worker.pid)]):
             time.sleep(0.01)
-        os.kill(found[0].pid, signal.SIGSTOP)
+        os.kill(found[0], signal.SIGSTOP)
 
     threading.Thread(target=stop_soon, daemon=True).start()
     with pytest.raises(WorkersHung, match=r"no worker finished an episode in 3\.0 s; collect again"):
@@ -267,3 +288,36 @@ def test_the_sticky_player_repeats_itself_for_equal_generators():
         return [policy.act(*blank) for _ in range(50)]
 
     assert game() == game()
+
+
+@pytest.fixture
+def learner(tmp_path):
+    """The folder of a tiny agent for `basic` that had 7 updates and a skill."""
+    from neural_env.agents.player import Agent, new_policy, save_agent
+    from neural_env.agents.policy import PolicyConfig
+    from neural_env.data.games import DoomGame
+
+    game = DoomGame("basic", None, (120, 160), 4).describe()
+    sizes = PolicyConfig(shrink=8, past_actions=0, convolutions=((4, 4, 4),), features=8, hidden=(8,))
+    (tmp_path / "agent").mkdir()
+    save_agent(Agent(new_policy(sizes, game), game, {"updates": 7, "skill": -12.5}), tmp_path / "agent")
+    return tmp_path / "agent"
+
+
+@pytest.mark.slow
+def test_an_agents_episodes_say_its_version_and_skill(tmp_path, learner):
+    collect(short(tmp_path / "data", episodes=2, policy=learner))
+    dataset = Dataset.open(tmp_path / "data")
+    episodes = [episode for split in SPLITS for episode in dataset.episodes(split)]
+    assert {(episode.policy_version, episode.skill) for episode in episodes} == {(7, -12.5)}
+    assert dataset.manifest.policy == "agent(basic, updates=7, sampled)" == episodes[0].policy
+    with pytest.raises(ValueError, match=r"the agent has action_names .*'attack'.*, the game \('noop'"):
+        collect(CollectConfig(out=tmp_path / "other", scenario="take_cover", policy=learner))
+
+
+@pytest.mark.slow
+def test_collection_keeps_up_with_the_engine():
+    """A loose bound, so that a regression is seen on a busy machine too; `make bench` measures."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "test_collect.py"))
+    measured = benchmark["ratios"]("take_cover", games=1, episodes=160, rounds=3)
+    assert max(ours / raw for ours, raw in measured) > 0.4
