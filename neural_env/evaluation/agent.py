@@ -146,8 +146,8 @@ def table(scores: Scores) -> Table:
     seeds = f"{scores['split']} seeds {scores['seeds'][0]} to {scores['seeds'][1]}"
     title = f"{scores['scenario']}: {scores['episodes']} episodes, {seeds}; the agent's actions {scores['actions']}"
     grid = Table(title=title, title_justify="left")
-    for heading in ("", "mean return", "deviation", "95 % of the mean", "mean tics", "x uniform", "x sticky"):
-        grid.add_column(heading, justify="right" if heading else "left")
+    for heading in ("", "return", "deviation", "95 % interval", "tics", "x uniform", "x sticky"):
+        grid.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, row in scores["players"].items():
         low, high = row["confidence_95"]
         ratios = [row[f"ratio_to_{other}_random"] for other in ("uniform", "sticky")]
@@ -155,7 +155,7 @@ def table(scores: Scores) -> Table:
             name,
             f"{row['mean_return']:.2f}",
             f"{row['deviation']:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.1f} to {high:.1f}",
             f"{row['mean_tics']:.0f}",
             *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
