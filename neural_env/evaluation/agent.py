@@ -142,17 +142,19 @@ def command_of(config: EvaluateAgentConfig) -> str:
 
 
 def table(scores: Scores) -> Table:
-    """The scores as people read them."""
+    """The scores as people read them, 80 columns wide."""
     seeds = f"{scores['split']} seeds {scores['seeds'][0]} to {scores['seeds'][1]}"
-    title = f"{scores['scenario']}: {scores['episodes']} episodes, {seeds}; the agent's actions {scores['actions']}"
+    title = (
+        f"{scores['scenario']}: {scores['episodes']} episodes, {seeds}; agent {scores['actions']}, the others random"
+    )
     grid = Table(title=title, title_justify="left")
-    for heading in ("", "return", "deviation", "95 % interval", "tics", "x uniform", "x sticky"):
-        grid.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for heading in ("player", "return", "sd", "95 % of mean", "tics", "x uniform", "x sticky"):
+        grid.add_column(heading, justify="left" if heading == "player" else "right", no_wrap=True)
     for name, row in scores["players"].items():
         low, high = row["confidence_95"]
         ratios = [row[f"ratio_to_{other}_random"] for other in ("uniform", "sticky")]
         grid.add_row(
-            name,
+            name.removesuffix(" random"),
             f"{row['mean_return']:.2f}",
             f"{row['deviation']:.2f}",
             f"{low:.1f} to {high:.1f}",

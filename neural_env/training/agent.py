@@ -99,16 +99,16 @@ def train_agent(run: AgentRun) -> None:
 
     Raises:
         ImportError: rlax isn't installed.
-        ValueError: the folder holds another run.
+        ValueError: the folder holds another run, or the recording's another dataset.
         EngineCrashed, WorkersHung: the game failed; run again to go on.
         NonFiniteLoss: training diverged.
     """
     require_rlax()
     preset = preset_named(run.preset)
     run.out.mkdir(parents=True, exist_ok=True)
-    _claim(run)
     policy = new_policy(preset.policy, run.games().game, run.seed)
-    with closing(StateStore(run.out / "state")) as store, _recorder(run) as recorder:
+    with _recorder(run) as recorder, closing(StateStore(run.out / "state")) as store:
+        _claim(run, recorder)
         fresh = initial_run_state(policy, preset)
         state = store.restore(fresh) or fresh
         if recorder is not None:
@@ -123,12 +123,19 @@ def initial_run_state(policy: ActorCritic, preset: Preset) -> RunState:
     return RunState(zero, initial_state(policy, preset.ppo), zero, zero, recent)
 
 
-def _claim(run: AgentRun) -> None:
-    """Write down what is trained here, or refuse to go on with something else."""
+def _claim(run: AgentRun, recorder: Recorder | None) -> None:
+    """Write down what is trained here, or refuse to go on with something else.
+
+    Going on drops the episodes recorded after the checkpoint, so the recording must be this run's from the first.
+    """
     path = run.out / "run.json"
-    free = ("out", "record", "workers", "max_minutes", "checkpoint_minutes")
+    free = ("out", "workers", "max_minutes", "checkpoint_minutes")
     settings = {name: value for name, value in asdict(run).items() if name not in free}
+    settings["record"] = None if run.record is None else str(run.record)
     if not path.exists():
+        if recorder is not None and recorder.count:
+            cure = "choose a new folder for this training"
+            raise ValueError(f"{run.record} holds {recorder.count} episodes of another run; {cure}")
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
         temporary.replace(path)
@@ -203,8 +210,10 @@ class _Training:
         agent, logs = self._update(state.agent, rollout, key_learn)
         scalars = {name: float(value) for name, value in logs.items()}
         _check_finite(scalars, step, self._store)
-        scalars |= {"play_seconds": played - began, "learn_seconds": time.monotonic() - played, **_scores(ended)}
+        learnt = time.monotonic()
         self._record(ended)
+        scalars |= {"play_seconds": played - began, "learn_seconds": learnt - played, **_scores(ended)}
+        scalars["record_seconds"] = time.monotonic() - learnt
         recent = np.concatenate([state.recent, np.asarray([e.scenario_return for e in ended], np.float32)])[-_RECENT:]
         made = np.asarray(step + 1, np.int32)  # not the agent's own array, which the next update overwrites
         following = RunState(made, agent, np.asarray(player.next_episode, np.int32), state.recorded, recent)

@@ -26,7 +26,7 @@ UPDATES = 40
 
 def tiny(out, **changes):
     settings = {"scenario": "basic", "preset": "tiny", "total_steps": UPDATES * STEPS, "max_episode_steps": 30}
-    return AgentRun(out=out, record=out.with_name(out.name + "_data"), **{**settings, **changes})
+    return AgentRun(out=out, **{"record": out.with_name(out.name + "_data"), **settings, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,15 @@ def test_a_finished_training_is_left_alone(trained, capsys):
 def test_another_training_in_the_same_folder_is_refused_by_name(trained):
     with pytest.raises(ValueError, match="holds a training with reward 'gamengen', not 'scenario'"):
         train_agent(tiny(trained.out, reward="scenario"))
+
+
+def test_a_recording_of_another_run_is_refused_and_left_alone(trained, tmp_path):
+    before = Dataset.open(trained.record).manifest
+    with pytest.raises(ValueError, match="episodes of another run; choose a new folder"):
+        train_agent(tiny(tmp_path / "new", record=trained.record))
+    assert Dataset.open(trained.record).manifest.shards == before.shards
+    with pytest.raises(ValueError, match=r"holds a training with record .*_data', not None"):
+        train_agent(tiny(trained.out, record=None))
 
 
 @pytest.mark.slow
@@ -203,7 +212,8 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
     assert main(["train", "agent", "--out", out, "--total-steps", "80", *common]) == 0
     evaluate = ["evaluate", "agent", "--agent", out, "--episodes", "2", "--max-episode-steps", "20"]
     assert main([*evaluate, "--json", str(scores), "--plot", str(tmp_path / "curve.png")]) == 0
-    assert "uniform random" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "uniform" in shown and "agent sampled, the others random" in shown and "…" not in shown  # it fits
     kept = json.loads(scores.read_text())
     assert kept["seeds"] == [0, 10] and set(kept["players"]) == {"agent", "uniform random", "sticky random"}
     assert kept["command"].split()[:3] == ["neural-env", "evaluate", "agent"]
