@@ -44,7 +44,8 @@ class AgentRun:
     """Train an agent in the real game by PPO; interrupted and run again, it goes on."""
 
     out: Path  # folder of the run
-    scenario: str = "take_cover"  # what to play
+    scenario: str = "take_cover"  # what to play: a scenario's name or a map, as in `neural-env collect`
+    iwad: str | None = None  # path of a game to play it in, instead of Freedoom
     total_steps: int = 10_000_000  # of all games together; the learning rate falls over them
     preset: str = "gamengen"  # the network and how it learns: gamengen (the paper's), fast (two CPU cores), tiny
     reward: Reward = "gamengen"  # what it learns from: the paper's shaped reward, or the scenario's own
@@ -66,6 +67,7 @@ class AgentRun:
         """The games it plays, the first one with that episode."""
         return GamesConfig(
             scenario=self.scenario,
+            iwad=self.iwad,
             games=preset_named(self.preset).ppo.games,
             workers=min(self.workers, preset_named(self.preset).ppo.games),
             reward=self.reward,
@@ -89,7 +91,7 @@ class RunState(NamedTuple):
 
     @property
     def skill(self) -> float | None:
-        """Mean return of the last episodes, in the scenario's own reward."""
+        """Mean return of the last episodes, in the reward that the agent learns from: a map has none of its own."""
         returns = np.asarray(self.recent)
         return None if np.isnan(returns).all() else float(np.nanmean(returns))
 
@@ -214,7 +216,7 @@ class _Training:
         self._record(ended)
         scalars |= {"play_seconds": played - began, "learn_seconds": learnt - played, **_scores(ended)}
         scalars["record_seconds"] = time.monotonic() - learnt
-        recent = np.concatenate([state.recent, np.asarray([e.scenario_return for e in ended], np.float32)])[-_RECENT:]
+        recent = np.concatenate([state.recent, np.asarray([e.shaped_return for e in ended], np.float32)])[-_RECENT:]
         made = np.asarray(step + 1, np.int32)  # not the agent's own array, which the next update overwrites
         following = RunState(made, agent, np.asarray(player.next_episode, np.int32), state.recorded, recent)
         return following, scalars

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from neural_env.data.episode import Episode, Split
+from neural_env.data.mixture import Mixture
 from neural_env.data.shards import Dataset
 from neural_env.training.loop import Batch
 from neural_env.world.autoencoder import Autoencoder, to_pixels
@@ -119,11 +122,23 @@ def _collate(pairs: Iterator[tuple[Episode, np.ndarray]]) -> LatentData:
     return LatentData(**joined, starts=np.cumsum(lengths))
 
 
+Weigh: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From `LatentData.starts` and the windows, how probable each window is; `weighed` makes one of a mixture."""
+
+
+def weighed(mixture: Mixture, dataset: Dataset, split: Split) -> Weigh:
+    """Windows of that split as the mixture has them."""
+    return partial(mixture.probabilities, dataset.index(split))
+
+
 class Windows:
     """Random windows of a `LatentData`, a function of the step."""
 
-    def __init__(self, data: LatentData, context: int, seed: int, *, pictures_only: bool):
-        """`pictures_only` leaves out transitions that terminate: their next frame is no picture."""
+    def __init__(self, data: LatentData, context: int, seed: int, *, pictures_only: bool, weigh: Weigh | None = None):
+        """`pictures_only` leaves out transitions that terminate: their next frame is no picture.
+
+        `weigh` says how probable each window is; without it, all are alike.
+        """
         self.data = data
         self.context = context
         self._seed = seed
@@ -131,11 +146,14 @@ class Windows:
         self.index = index[data.ends[index] == 0] if pictures_only else index
         if not len(self.index):
             raise ValueError(f"no episode is longer than the context of {context} frames: collect longer episodes")
+        self._cumulative = None if weigh is None else _cumulative(weigh(data.starts, self.index))
 
     def batch(self, step: int, size: int) -> Batch:
         """`size` windows drawn with replacement."""
         rng = np.random.default_rng([self._seed, step])
-        return self.gather(self.index[rng.integers(len(self.index), size=size)])
+        if self._cumulative is None:
+            return self.gather(self.index[rng.integers(len(self.index), size=size)])
+        return self.gather(self.index[np.searchsorted(self._cumulative, rng.random(size), side="right")])
 
     def evenly(self, size: int, batches: int) -> list[Batch]:
         """At most `batches` batches spread evenly over the data: for validation."""
@@ -145,3 +163,10 @@ class Windows:
     def gather(self, last: np.ndarray) -> Batch:
         """The windows whose present frame is `last`."""
         return self.data.gather(last, self.context)
+
+
+def _cumulative(probabilities: np.ndarray) -> np.ndarray:
+    """Ends in 1 exactly, so that no draw from [0, 1) falls on a window of probability 0."""
+    sums = np.cumsum(probabilities)
+    cumulative: np.ndarray = sums / sums[-1]
+    return cumulative

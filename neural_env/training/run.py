@@ -14,11 +14,12 @@ from rich.console import Console
 
 from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
 from neural_env.data.episode import Split
+from neural_env.data.mixture import Mixture
 from neural_env.data.shards import Dataset
 from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.denoiser import DenoiserStage
-from neural_env.training.latents import LatentData, Windows, encoded
+from neural_env.training.latents import LatentData, Weigh, Windows, encoded, weighed
 from neural_env.training.loop import LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measure_variables
 from neural_env.training.state import TrainState, has_state
@@ -52,6 +53,7 @@ class DenoiserRun(TrainConfig):
     """Train the denoiser, on the latents of the run's auto-encoder."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def train_denoiser(run: DenoiserRun) -> None:
     """The second stage: the next latent from the past and the action."""
     dataset = Dataset.open(run.data)
     world = _with_autoencoder(run, dataset)
-    stage = DenoiserStage(world, *_windows(run, dataset, world, pictures_only=True))
+    stage = DenoiserStage(world, *_windows(run, dataset, world, pictures_only=True, mixture=run.mixture))
     module, state = _run(stage, world.unet, run)
     _hand_over(stage, module, run, state, dataset)
 
@@ -180,14 +182,17 @@ def _with_autoencoder(run: TrainConfig, dataset: Dataset) -> WorldModel:
     return world
 
 
-def _windows(run: TrainConfig, dataset: Dataset, world: WorldModel, *, pictures_only: bool) -> tuple[Windows, Windows]:
-    """Windows of the training and of the validation split."""
+def _windows(
+    run: TrainConfig, dataset: Dataset, world: WorldModel, *, pictures_only: bool, mixture: Mixture | None = None
+) -> tuple[Windows, Windows]:
+    """Windows of the training split, drawn as `mixture` says, and of the validation split."""
 
-    def of(split: Split) -> Windows:
+    def of(split: Split, weigh: Weigh | None) -> Windows:
         data = encoded(dataset, split, world.autoencoder, run.out / "latents")
-        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only)
+        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh)
 
-    return of("train"), of("validation")
+    weigh = weighed(mixture, dataset, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
+    return of("train", weigh), of("validation", None)
 
 
 def _preset(name: str) -> ModelConfig:

@@ -94,6 +94,16 @@ def test_episodes_that_are_all_too_short_are_refused(data):
         Windows(data, 30, 0, pictures_only=False)
 
 
+def test_windows_are_drawn_as_often_as_they_weigh_and_never_at_weight_zero(data):
+    def weigh(starts, index):
+        assert starts is data.starts
+        heavy, light = starts[2] + CONTEXT, starts[3] + CONTEXT - 1
+        return np.where(index == heavy, 0.75, np.where(index == light, 0.25, 0.0))
+
+    drawn = windows(data, weigh=weigh).batch(0, 4000)["context"][:, -1, 0, 0, 0]  # the episode
+    assert set(drawn) == {2.0, 3.0} and np.mean(drawn == 2.0) == pytest.approx(0.75, abs=0.03)
+
+
 # Encoding a dataset.
 
 
