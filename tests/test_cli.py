@@ -18,17 +18,8 @@ def test_help_names_every_verb(capsys):
 
 
 VERBS = [
-    "collect",
-    "data",
-    "data fetch",
-    "data import",
-    "train",
-    "train denoiser",
-    "train agent",
-    "bundle",
-    "evaluate world",
-    "evaluate agent",
-    "demo",
+    *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train decoder", "train agent"),
+    *("bundle", "evaluate world", "evaluate agent", "demo"),
 ]
 
 

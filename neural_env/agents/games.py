@@ -48,9 +48,10 @@ class GamesConfig:
     frame_skip: int = 4  # tics an action is held
     max_episode_steps: int = 525  # an episode is cut off after so many steps
     first_episode: int = 0  # number of the first episode: see `training_seed`
+    iwad: str | None = None  # path of a game to play it in, instead of Freedoom
 
     def __post_init__(self) -> None:
-        scenario_named(self.scenario)
+        scenario_named(self.scenario, self.iwad)
         checked_resolution(self.resolution)
         for name in ("games", "workers", "frame_skip", "max_episode_steps"):
             if getattr(self, name) < 1:
@@ -63,7 +64,7 @@ class GamesConfig:
     @property
     def game(self) -> GameConfig:
         """What is played."""
-        scenario = scenario_named(self.scenario)
+        scenario = scenario_named(self.scenario, self.iwad)
         return GameConfig(
             scenario.name, scenario.action_names, scenario.variable_names, self.frame_skip, self.resolution
         )
@@ -255,7 +256,7 @@ def _exit(signum: int, frame: object) -> None:
 
 def make_game(config: GamesConfig) -> gym.Env[np.ndarray, np.int64]:
     """The environment of one game."""
-    env = RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True)
+    env = RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True, iwad=config.iwad)
     if config.reward == "scenario":
         return env
     from neural_env.wrappers.gamengen_reward import GameNGenReward

@@ -19,8 +19,6 @@ from neural_env.arrays import Key
 from neural_env.data.episode import Episode
 from neural_env.world.parameters import Flat, replaced
 
-_HALVES = 2
-
 
 @dataclass(frozen=True, eq=False)
 class Ended:
@@ -33,12 +31,20 @@ class Ended:
 
 
 class HostPlayer:
-    """The agent in `games`: keeps its memory of them from roll-out to roll-out."""
+    """The agent in `games`: keeps its memory of them from roll-out to roll-out.
 
-    def __init__(self, games: Games, policy: ActorCritic, config: PPOConfig, *, record: bool) -> None:
+    Arguments:
+        games: as many as `config` says.
+        policy: the network; its parameters are given anew for each roll-out.
+        config: how long a roll-out is.
+        record: whether ended episodes are handed over whole, with their frames.
+        groups: of workers; while one is looked at, the others step.
+    """
+
+    def __init__(self, games: Games, policy: ActorCritic, config: PPOConfig, *, record: bool, groups: int = 2) -> None:
         self._games = games
         self._config = config
-        self._groups = games.groups(_HALVES)
+        self._groups = games.groups(groups)
         self._compiled = _Compiled(policy)
         self._memories = [self._compiled.begin(games.board.frames[games.span(group)]) for group in self._groups]
         name = f"ppo({games.config.scenario})"
@@ -70,7 +76,7 @@ class HostPlayer:
             for number, group in enumerate(self._groups):
                 if t > 0:
                     ended += self._hear(params, number, t - 1, columns)
-                key_now = jax.random.fold_in(key, t * _HALVES + number)
+                key_now = jax.random.fold_in(key, t * len(self._groups) + number)
                 acted = self._compiled.act(params, self._memories[number], key_now)
                 self._games.send(np.asarray(acted.actions), group)
                 _write(columns, t, self._games.span(group), stack, self._memories[number], acted)

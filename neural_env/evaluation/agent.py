@@ -20,7 +20,6 @@ from neural_env.data.play import play
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
-from neural_env.game import GameConfig
 
 _RESAMPLES = 10_000  # of the bootstrap
 
@@ -30,7 +29,8 @@ class EvaluateAgentConfig:
     """Score an agent in the real game on held-out seeds, beside uniform and sticky random players."""
 
     agent: Path  # folder made by `neural-env train agent`, or one of its versions
-    scenario: str | None = None  # what to play; the agent's own by default
+    scenario: str | None = None  # what to play; what the agent was trained on by default
+    iwad: str | None = None  # path of a game to play it in; what the agent was trained in by default
     episodes: int = 100  # of as many seeds
     split: Split = "test"  # whose seeds are played; tune on validation, report on test
     first_seed: int = 0  # the first seeds of the split from here on
@@ -51,33 +51,41 @@ def evaluate_agent(config: EvaluateAgentConfig) -> Scores:
         ValueError: the agent plays another game, or there is no episode to play.
     """
     agent = read_agent(config.agent)
-    game = _checked(config, agent)
     if config.plot is not None:
-        plot_learning(config.agent / "metrics.jsonl", config.plot, title=f"{game.scenario}: PPO in the real game")
-    scores = measure(config, agent, game)
+        plot_learning(config.agent / "metrics.jsonl", config.plot, title=f"{agent.game.scenario}: PPO in the real game")
+    scores = measure(config, agent)
     Console().print(table(scores))
     if config.json is not None:
         config.json.parent.mkdir(parents=True, exist_ok=True)
-        config.json.write_text(json.dumps(scores, indent=2) + "\n")
+        temporary = config.json.with_suffix(".tmp")
+        temporary.write_text(json.dumps(scores, indent=2) + "\n")
+        temporary.replace(config.json)
     return scores
 
 
-def _checked(config: EvaluateAgentConfig, agent: Agent) -> GameConfig:
+def _make(config: EvaluateAgentConfig, agent: Agent) -> RealDoom:
+    """The game to play; starts no engine."""
     if config.episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {config.episodes}")
-    if config.scenario not in (None, agent.game.scenario):
-        with closing(RealDoom(str(config.scenario))) as env:
-            if env.action_names != agent.game.action_names:
-                raise ValueError(
-                    f"the agent knows the actions {agent.game.action_names}, {config.scenario!r} has "
-                    f"{env.action_names}: give the scenario that it was trained on"
-                )
-            return env.game
-    return agent.game
+    trained = agent.provenance
+    scenario = config.scenario or str(trained.get("scenario", agent.game.scenario))
+    env = RealDoom(scenario, agent.game.resolution, agent.game.frame_skip, iwad=config.iwad or trained.get("iwad"))
+    if env.action_names != agent.game.action_names:
+        raise ValueError(
+            f"the agent knows the actions {agent.game.action_names}, {scenario!r} has {env.action_names}: "
+            "give the scenario that it was trained on"
+        )
+    return env
 
 
-def measure(config: EvaluateAgentConfig, agent: Agent, game: GameConfig) -> Scores:
+def measure(config: EvaluateAgentConfig, agent: Agent) -> Scores:
     """The scores of the agent and of both random players, on equal seeds."""
+    with closing(_make(config, agent)) as env:
+        return _measured(config, agent, env)
+
+
+def _measured(config: EvaluateAgentConfig, agent: Agent, env: RealDoom) -> Scores:
+    game = env.game
     seeds = seeds_of(config.split, config.episodes, config.first_seed)
     actions = len(game.action_names)
     players: dict[str, Policy] = {
@@ -85,7 +93,7 @@ def measure(config: EvaluateAgentConfig, agent: Agent, game: GameConfig) -> Scor
         "uniform random": StickyRandom(actions, 0.0),
         "sticky random": StickyRandom(actions, 0.5),
     }
-    played = {name: _played(game, policy, seeds, config.max_episode_steps) for name, policy in players.items()}
+    played = {name: _played(env, policy, seeds, config.max_episode_steps) for name, policy in players.items()}
     mean = {name: returns.mean() for name, (returns, _) in played.items()}
     return {
         "scenario": game.scenario,
@@ -112,11 +120,10 @@ def measure(config: EvaluateAgentConfig, agent: Agent, game: GameConfig) -> Scor
     }
 
 
-def _played(game: GameConfig, policy: Policy, seeds: Sequence[int], max_steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _played(env: RealDoom, policy: Policy, seeds: Sequence[int], max_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return and number of steps of each episode."""
-    with closing(RealDoom(game.scenario, game.resolution, game.frame_skip)) as env:
-        episodes = (play(env, policy, seed=seed, max_steps=max_steps) for seed in track(seeds, policy.name))
-        rows = [(float(episode.rewards.sum()), len(episode)) for episode in episodes]
+    episodes = (play(env, policy, seed=seed, max_steps=max_steps) for seed in track(seeds, policy.name))
+    rows = [(float(episode.rewards.sum()), len(episode)) for episode in episodes]
     returns, steps = np.array(rows).T
     return returns, steps
 
@@ -142,20 +149,22 @@ def command_of(config: EvaluateAgentConfig) -> str:
 
 
 def table(scores: Scores) -> Table:
-    """The scores as people read them."""
+    """The scores as people read them, 80 columns wide."""
     seeds = f"{scores['split']} seeds {scores['seeds'][0]} to {scores['seeds'][1]}"
-    title = f"{scores['scenario']}: {scores['episodes']} episodes, {seeds}; the agent's actions {scores['actions']}"
+    title = (
+        f"{scores['scenario']}: {scores['episodes']} episodes, {seeds}; agent {scores['actions']}, the others random"
+    )
     grid = Table(title=title, title_justify="left")
-    for heading in ("", "mean return", "deviation", "95 % of the mean", "mean tics", "x uniform", "x sticky"):
-        grid.add_column(heading, justify="right" if heading else "left")
+    for heading in ("player", "return", "sd", "95 % of mean", "tics", "x uniform", "x sticky"):
+        grid.add_column(heading, justify="left" if heading == "player" else "right", no_wrap=True)
     for name, row in scores["players"].items():
         low, high = row["confidence_95"]
         ratios = [row[f"ratio_to_{other}_random"] for other in ("uniform", "sticky")]
         grid.add_row(
-            name,
+            name.removesuffix(" random"),
             f"{row['mean_return']:.2f}",
             f"{row['deviation']:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.1f} to {high:.1f}",
             f"{row['mean_tics']:.0f}",
             *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )

@@ -44,7 +44,8 @@ class AgentRun:
     """Train an agent in the real game by PPO; interrupted and run again, it goes on."""
 
     out: Path  # folder of the run
-    scenario: str = "take_cover"  # what to play
+    scenario: str = "take_cover"  # what to play: a scenario's name or a map, as in `neural-env collect`
+    iwad: str | None = None  # path of a game to play it in, instead of Freedoom
     total_steps: int = 10_000_000  # of all games together; the learning rate falls over them
     preset: str = "gamengen"  # the network and how it learns: gamengen (the paper's), fast (two CPU cores), tiny
     reward: Reward = "gamengen"  # what it learns from: the paper's shaped reward, or the scenario's own
@@ -66,6 +67,7 @@ class AgentRun:
         """The games it plays, the first one with that episode."""
         return GamesConfig(
             scenario=self.scenario,
+            iwad=self.iwad,
             games=preset_named(self.preset).ppo.games,
             workers=min(self.workers, preset_named(self.preset).ppo.games),
             reward=self.reward,
@@ -89,7 +91,7 @@ class RunState(NamedTuple):
 
     @property
     def skill(self) -> float | None:
-        """Mean return of the last episodes, in the scenario's own reward."""
+        """Mean return of the last episodes, in the reward that the agent learns from: a map has none of its own."""
         returns = np.asarray(self.recent)
         return None if np.isnan(returns).all() else float(np.nanmean(returns))
 
@@ -99,16 +101,16 @@ def train_agent(run: AgentRun) -> None:
 
     Raises:
         ImportError: rlax isn't installed.
-        ValueError: the folder holds another run.
+        ValueError: the folder holds another run, or the recording's another dataset.
         EngineCrashed, WorkersHung: the game failed; run again to go on.
         NonFiniteLoss: training diverged.
     """
     require_rlax()
     preset = preset_named(run.preset)
     run.out.mkdir(parents=True, exist_ok=True)
-    _claim(run)
     policy = new_policy(preset.policy, run.games().game, run.seed)
-    with closing(StateStore(run.out / "state")) as store, _recorder(run) as recorder:
+    with _recorder(run) as recorder, closing(StateStore(run.out / "state")) as store:
+        _claim(run, recorder)
         fresh = initial_run_state(policy, preset)
         state = store.restore(fresh) or fresh
         if recorder is not None:
@@ -123,12 +125,19 @@ def initial_run_state(policy: ActorCritic, preset: Preset) -> RunState:
     return RunState(zero, initial_state(policy, preset.ppo), zero, zero, recent)
 
 
-def _claim(run: AgentRun) -> None:
-    """Write down what is trained here, or refuse to go on with something else."""
+def _claim(run: AgentRun, recorder: Recorder | None) -> None:
+    """Write down what is trained here, or refuse to go on with something else.
+
+    Going on drops the episodes recorded after the checkpoint, so the recording must be this run's from the first.
+    """
     path = run.out / "run.json"
-    free = ("out", "record", "workers", "max_minutes", "checkpoint_minutes")
+    free = ("out", "workers", "max_minutes", "checkpoint_minutes")
     settings = {name: value for name, value in asdict(run).items() if name not in free}
+    settings["record"] = None if run.record is None else str(run.record)
     if not path.exists():
+        if recorder is not None and recorder.count:
+            cure = "choose a new folder for this training"
+            raise ValueError(f"{run.record} holds {recorder.count} episodes of another run; {cure}")
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
         temporary.replace(path)
@@ -173,7 +182,7 @@ class _Training:
         ):
             player = HostPlayer(games, self._policy, self.preset.ppo, record=self._recorder is not None)
             self._keep_version(state)
-            while int(state.step) < self.updates and not self._over(began):
+            while int(state.step) < self.updates:
                 state, scalars = self._one(state, player)
                 steps = int(state.step) * self.preset.ppo.transitions
                 made = (int(state.step) - first) * self.preset.ppo.transitions
@@ -183,6 +192,8 @@ class _Training:
                 self._keep_version(state)
                 if time.monotonic() - saved > 60 * self.run.checkpoint_minutes:
                     state, saved = self._save(state), time.monotonic()
+                if self._over(began):
+                    break
             self._save(state)
         self._leave(state)
 
@@ -201,9 +212,11 @@ class _Training:
         agent, logs = self._update(state.agent, rollout, key_learn)
         scalars = {name: float(value) for name, value in logs.items()}
         _check_finite(scalars, step, self._store)
-        scalars |= {"play_seconds": played - began, "learn_seconds": time.monotonic() - played, **_scores(ended)}
+        learnt = time.monotonic()
         self._record(ended)
-        recent = np.concatenate([state.recent, np.asarray([e.scenario_return for e in ended], np.float32)])[-_RECENT:]
+        scalars |= {"play_seconds": played - began, "learn_seconds": learnt - played, **_scores(ended)}
+        scalars["record_seconds"] = time.monotonic() - learnt
+        recent = np.concatenate([state.recent, np.asarray([e.shaped_return for e in ended], np.float32)])[-_RECENT:]
         made = np.asarray(step + 1, np.int32)  # not the agent's own array, which the next update overwrites
         following = RunState(made, agent, np.asarray(player.next_episode, np.int32), state.recorded, recent)
         return following, scalars
