@@ -63,7 +63,7 @@ def test_the_info_of_the_latest_step_is_at_hand(make):
     environment = make()
     environment.reset()
     environment.step(1)
-    assert set(environment.info["variables"]) == {"health"}
+    assert set(environment.info) == {"health"}
 
 
 def test_an_action_spec_names_the_actions_there_are(make):

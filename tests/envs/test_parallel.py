@@ -67,7 +67,7 @@ def test_each_agent_lives_in_the_dream_of_a_single_environment(tiny_world_folder
         assert shown[0][1][agent] == info
         _, reward, *_, info = alone.step(i)
         assert shown[1][1][agent] == pytest.approx(reward, abs=1e-4)
-        assert shown[1][4][agent]["variables"] == pytest.approx(info["variables"], abs=1e-3)
+        assert shown[1][4][agent] == pytest.approx(info, abs=1e-3)
         alone.close()
     dreams.close()
 
