@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from neural_env.data.episode import SPLITS, Episode, Split, split_of
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.data.shards import MANIFEST, TEMPORARY, Manifest, Shard, load_manifest, save_manifest, write_shard
-from neural_env.data.vizdoom import SIGNALS, checked_resolution, scenario_named
+from neural_env.data.vizdoom import SIGNALS, Scenario, checked_resolution, scenario_named
 from neural_env.envs.real_doom import RealDoom
 from neural_env.version import __version__
 
@@ -34,6 +34,7 @@ class CollectConfig:
 
     out: Path  # the dataset's folder; made if missing, gone on with if interrupted
     scenario: str = "take_cover"  # what to play
+    iwad: str | None = None  # path of a game to play it in, instead of Freedoom
     episodes: int = 100  # how many episodes; episode i has seed first_seed + i
     workers: int = 1  # processes that play; changes the time, not the data
     resolution: tuple[int, int] = (120, 160)  # height and width, pixels
@@ -44,7 +45,7 @@ class CollectConfig:
     max_episode_steps: int = 525  # an episode is cut off after so many steps
 
     def __post_init__(self) -> None:
-        scenario_named(self.scenario)
+        self.game()
         checked_resolution(self.resolution)
         for name in ("episodes", "workers", "frame_skip", "episodes_per_shard", "max_episode_steps"):
             if getattr(self, name) < 1:
@@ -53,9 +54,17 @@ class CollectConfig:
             raise ValueError(f"first_seed must be at least 0, got {self.first_seed}")
         self.player()
 
+    def game(self) -> Scenario:
+        """What is played."""
+        return scenario_named(self.scenario, self.iwad)
+
     def player(self) -> Policy:
         """Who plays."""
-        return StickyRandom(len(scenario_named(self.scenario).action_names), self.repeat)
+        return StickyRandom(len(self.game().action_names), self.repeat)
+
+    def environment(self) -> RealDoom:
+        """Where it is played; starts no engine."""
+        return RealDoom(self.scenario, self.resolution, self.frame_skip, signals=True, iwad=self.iwad)
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def _begun(config: CollectConfig) -> Manifest:
 
 
 def _empty_manifest(config: CollectConfig) -> Manifest:
-    scenario = scenario_named(config.scenario)
+    scenario = config.game()
     return Manifest(
         scenario=scenario.name,
         action_names=scenario.action_names,
@@ -205,7 +214,7 @@ def _reporter(bar: Progress, task: TaskID) -> Report:
 
 def _here(config: CollectConfig, jobs: list[Job], report: Report) -> Generator[Shard, None, None]:
     """Make the shards in this process."""
-    with closing(RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True)) as env:
+    with closing(config.environment()) as env:
         for job in jobs:
             yield _make(config, env, job, report)
 
@@ -213,7 +222,7 @@ def _here(config: CollectConfig, jobs: list[Job], report: Report) -> Generator[S
 def _make(config: CollectConfig, env: RealDoom, job: Job, report: Report) -> Shard:
     episodes = _played(config, env, job, report)
     path = config.out / job.file
-    return write_shard(path, episodes, scenario=config.scenario, split=job.split, signal_names=SIGNALS)
+    return write_shard(path, episodes, scenario=env.scenario, split=job.split, signal_names=SIGNALS)
 
 
 def _played(config: CollectConfig, env: RealDoom, job: Job, report: Report) -> Iterator[tuple[int, Episode]]:
@@ -297,7 +306,7 @@ def _work(config: CollectConfig, pipe: _Pipe) -> None:
     """A worker's life: make the shards it is told to, until the pipe ends or the parent's `terminate` comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     signal.signal(signal.SIGTERM, _exit)
-    with closing(RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True)) as env:
+    with closing(config.environment()) as env:
         try:
             while True:
                 pipe.send(_make(config, env, pipe.recv(), pipe.send))

@@ -19,7 +19,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_env.arrays import Frame
+from neural_env.data import wads
 
 if TYPE_CHECKING:
     import vizdoom
@@ -37,20 +38,30 @@ _SWAY_UNITS = 17  # the weapon never sways by more than 16
 
 @dataclass(frozen=True)
 class Scenario:
-    """A game of ViZDoom's own collection whose actions are single buttons.
+    """A game: one of ViZDoom's own collection, or a map of a WAD.
 
-    `buttons` and `variables` repeat the scenario file (a test compares them), so that spaces need no engine.
+    An action is a set of buttons that are held together. `buttons` and `variables` repeat the scenario file, where
+    there is one (a test compares them), so that spaces need no engine.
     """
 
-    name: str  # the scenario file's name, without `.cfg`
+    name: str  # of a scenario file, without `.cfg`, or `game:MAP`
     buttons: tuple[str, ...]  # in the file's order
     variables: tuple[str, ...]  # game variables the agent may read, in the file's order
     timeout_tics: int | None  # the scenario's own time limit
+    combinations: tuple[tuple[str, ...], ...] = ()  # what each action after the no-op presses; empty: each button alone
+    iwad: str | None = None  # path of the game that is played; None: the scenario file's, which is Freedoom 2
+    wad: str | None = None  # path of a WAD that is added to it
+    map: str | None = None  # which of its maps; None: the scenario file says it all
+
+    @property
+    def actions(self) -> tuple[tuple[str, ...], ...]:
+        """The buttons that each action presses; 0, the no-op, presses none."""
+        return ((), *(self.combinations or ((button,) for button in self.buttons)))
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """`noop`, then one action for each button, in lower case."""
-        return (NO_OP, *(button.lower() for button in self.buttons))
+        """`noop`, then the buttons of each action, in lower case, as in `move_forward+attack`."""
+        return tuple("+".join(buttons).lower() or NO_OP for buttons in self.actions)
 
     @property
     def variable_names(self) -> tuple[str, ...]:
@@ -64,6 +75,30 @@ class Scenario:
 
 
 _AIM = ("TURN_LEFT", "TURN_RIGHT", "ATTACK")
+_GATHER = ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD")
+_FIGHT = (
+    ("MOVE_FORWARD",),
+    ("MOVE_BACKWARD",),
+    ("MOVE_LEFT",),
+    ("MOVE_RIGHT",),
+    ("TURN_LEFT",),
+    ("TURN_RIGHT",),
+    ("ATTACK",),
+    ("MOVE_FORWARD", "TURN_LEFT"),
+    ("MOVE_FORWARD", "TURN_RIGHT"),
+    ("MOVE_FORWARD", "SPEED"),
+    ("MOVE_FORWARD", "ATTACK"),
+    ("MOVE_LEFT", "ATTACK"),
+    ("MOVE_RIGHT", "ATTACK"),
+    ("TURN_LEFT", "ATTACK"),
+    ("TURN_RIGHT", "ATTACK"),
+    ("SELECT_NEXT_WEAPON",),
+)
+"""What a player does in a fight: one key, or two that go together."""
+
+_EXPLORE = (*_FIGHT, ("USE",))
+"""A whole map has doors and switches too."""
+
 _CATALOGUE = (
     Scenario("basic", ("MOVE_LEFT", "MOVE_RIGHT", "ATTACK"), ("AMMO2",), 300),
     Scenario(
@@ -72,16 +107,30 @@ _CATALOGUE = (
         ("HEALTH",),
         2100,
     ),
+    Scenario(
+        "deathmatch",  # against the scenario's monsters; its three analogue axes stay at 0
+        (
+            *("ATTACK", "SPEED", "STRAFE"),
+            *("MOVE_RIGHT", "MOVE_LEFT", "MOVE_BACKWARD", "MOVE_FORWARD", "TURN_RIGHT", "TURN_LEFT"),
+            *(f"SELECT_WEAPON{slot}" for slot in range(1, 7)),
+            *("SELECT_NEXT_WEAPON", "SELECT_PREV_WEAPON"),
+            *("LOOK_UP_DOWN_DELTA", "TURN_LEFT_RIGHT_DELTA", "MOVE_LEFT_RIGHT_DELTA"),
+        ),
+        ("KILLCOUNT", "HEALTH", "ARMOR", "SELECTED_WEAPON", "SELECTED_WEAPON_AMMO"),
+        4200,
+        _FIGHT,
+    ),
     Scenario("defend_the_center", _AIM, ("AMMO2", "HEALTH"), 2100),
     Scenario("defend_the_line", _AIM, ("AMMO2", "HEALTH"), None),
-    Scenario("health_gathering", ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD"), ("HEALTH",), 2100),
-    Scenario("my_way_home", ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"), (), 2100),
+    Scenario("health_gathering", _GATHER, ("HEALTH",), 2100),
+    Scenario("health_gathering_supreme", _GATHER, ("HEALTH",), 2100),
+    Scenario("my_way_home", (*_GATHER, "MOVE_LEFT", "MOVE_RIGHT"), (), 2100),
     Scenario("predict_position", _AIM, (), 300),
     Scenario("take_cover", ("MOVE_LEFT", "MOVE_RIGHT"), ("HEALTH",), None),
 )
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _CATALOGUE}
-"""Every scenario that can be played, by name."""
+"""Every scenario file that can be played, by name."""
 
 _COUNTERS = (
     "health",
@@ -116,11 +165,48 @@ RESOLUTIONS: dict[tuple[int, int], str] = {(120, 160): "RES_160X120", (240, 320)
 """Screen sizes, height and width in pixels, and ViZDoom's name for each."""
 
 
-def scenario_named(name: str) -> Scenario:
-    """The scenario of that name; raises `ValueError` with the names there are."""
-    if name not in SCENARIOS:
-        raise ValueError(f"unknown scenario {name!r}; choose one of {', '.join(SCENARIOS)}")
-    return SCENARIOS[name]
+def scenario_named(name: str, iwad: str | None = None) -> Scenario:
+    """What `name` means: a key of `SCENARIOS`, or a map as in `freedoom1:E1M1` or `path/to/own.wad:MAP01`.
+
+    `iwad` is the path of a game to play it in, instead of Freedoom; the scenario's name says so, as in
+    `take_cover@doom2`. Raises `ValueError` with the names, WADs or maps there are.
+    """
+    path, colon, map_name = name.rpartition(":")
+    if name in SCENARIOS:
+        scenario = SCENARIOS[name]
+    elif colon:
+        scenario = _map_scenario(path, map_name)
+    else:
+        maps = "a map as in freedoom1:E1M1, freedoom2:MAP01, path/to/own.wad:MAP01"
+        raise ValueError(f"unknown scenario {name!r}; choose one of {', '.join(SCENARIOS)}, or {maps}")
+    return scenario if iwad is None else _in_game(scenario, Path(iwad))
+
+
+def _map_scenario(game: str, map_name: str) -> Scenario:
+    """A map as a scenario: every way to move, shoot and open doors; no reward of its own, no time limit."""
+    wad = wads.bundled(game) if game in wads.BUNDLED else Path(game)
+    map_name = wads.checked_map(wad, map_name)
+    whole = wads.is_game(wad)
+    return Scenario(
+        name=f"{wad.stem if game in wads.BUNDLED else wad.name}:{map_name}",
+        buttons=tuple(dict.fromkeys(button for buttons in _EXPLORE for button in buttons)),
+        variables=("HEALTH", "ARMOR", "SELECTED_WEAPON", "SELECTED_WEAPON_AMMO"),
+        timeout_tics=None,
+        combinations=_EXPLORE,
+        iwad=str(wad.absolute() if whole else wads.game_for(map_name)),
+        wad=None if whole else str(wad.absolute()),
+        map=map_name,
+    )
+
+
+def _in_game(scenario: Scenario, iwad: Path) -> Scenario:
+    if not wads.is_game(iwad):
+        raise ValueError(f"{iwad} is no whole game, it adds to one: play it as scenario {iwad}:MAP01")
+    if scenario.map is not None and scenario.wad is None:
+        raise ValueError(
+            f"{scenario.name} is a map of a game of its own: leave iwad out, or name {iwad}:{scenario.map}"
+        )
+    return replace(scenario, name=f"{scenario.name}@{iwad.stem}", iwad=str(iwad.absolute()))
 
 
 def checked_resolution(resolution: tuple[int, int]) -> tuple[int, int]:
@@ -150,18 +236,25 @@ class Step:
 class DoomEngine:
     """One running game: RGB screens with the HUD on, no window, no sound.
 
-    `frame_skip` is the number of tics an action is held. Raises `ValueError` for an unknown scenario or resolution.
+    `frame_skip` is the number of tics an action is held; `scenario` and `iwad` are those of `scenario_named`. Raises
+    `ValueError` for an unknown scenario or resolution.
     """
 
-    def __init__(self, scenario: str, resolution: tuple[int, int] = (120, 160), frame_skip: int = 4) -> None:
+    def __init__(
+        self,
+        scenario: str,
+        resolution: tuple[int, int] = (120, 160),
+        frame_skip: int = 4,
+        iwad: str | None = None,
+    ) -> None:
         if frame_skip < 1:
             raise ValueError(f"frame_skip must be at least 1 tic, got {frame_skip}")
-        self.scenario = scenario_named(scenario)
+        self.scenario = scenario_named(scenario, iwad)
         self.resolution = checked_resolution(resolution)
         self.frame_skip = frame_skip
         self._game: vizdoom.DoomGame | None = None
         self._shut: weakref.finalize[..., DoomEngine] | None = None
-        self._presses = _one_hot(len(self.scenario.buttons))
+        self._presses = _presses(self.scenario)
         self._frame: np.ndarray | None = None
 
     def new_episode(self, seed: int) -> tuple[Frame, np.ndarray]:
@@ -171,7 +264,7 @@ class DoomEngine:
             return self._screen(game), self._variables(game)
 
     def act(self, action: int) -> Step:
-        """Hold the button of `action` (0 is none) for `frame_skip` tics; raises `EngineCrashed`."""
+        """Hold the buttons of `action` (0 is none) for `frame_skip` tics; raises `EngineCrashed`."""
         with self._watch():
             if self._game is None:
                 raise EngineCrashed("no game is running: start an episode before acting")
@@ -274,9 +367,9 @@ def _begin(game: vizdoom.DoomGame, seed: int) -> None:
     game.new_episode()
 
 
-def _one_hot(buttons: int) -> list[list[bool]]:
-    """What to press for each action: nothing, then each button alone."""
-    return [[button == action - 1 for button in range(buttons)] for action in range(buttons + 1)]
+def _presses(scenario: Scenario) -> list[list[bool]]:
+    """What to press for each action, a flag a button."""
+    return [[button in pressed for button in scenario.buttons] for pressed in scenario.actions]
 
 
 def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> vizdoom.DoomGame:
@@ -284,7 +377,12 @@ def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> 
     import vizdoom as vzd
 
     game = vzd.DoomGame()
-    game.load_config(str(Path(vzd.scenarios_path) / f"{scenario.name}.cfg"))
+    if scenario.map is None:
+        game.load_config(str(Path(vzd.scenarios_path) / f"{scenario.name.split('@')[0]}.cfg"))
+    else:
+        _set_map(game, scenario, scenario.map)
+    if scenario.iwad is not None:
+        game.set_doom_game_path(scenario.iwad)
     game.set_doom_config_path(str(home / "vizdoom.ini"))
     game.set_mode(vzd.Mode.PLAYER)
     game.set_screen_format(vzd.ScreenFormat.RGB24)
@@ -293,6 +391,17 @@ def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> 
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     return game
+
+
+def _set_map(game: vizdoom.DoomGame, scenario: Scenario, map_name: str) -> None:
+    """What a scenario file says, for a map that has none."""
+    import vizdoom as vzd
+
+    if scenario.wad is not None:
+        game.set_doom_scenario_path(scenario.wad)
+    game.set_doom_map(map_name)
+    game.set_available_buttons([getattr(vzd.Button, name) for name in scenario.buttons])
+    game.set_available_game_variables([getattr(vzd.GameVariable, name) for name in scenario.variables])
 
 
 _LAUNCHER = """#!/bin/sh

@@ -20,15 +20,17 @@ class RealDoom(DoomEnv, EzPickle):
     At the end of an episode the observation is the last screen that was rendered. The constructor starts no engine.
 
     Args:
-        scenario: a name in `neural_env.data.vizdoom.SCENARIOS`.
+        scenario: a name in `neural_env.data.vizdoom.SCENARIOS`, or a map as in "freedoom1:E1M1", "freedoom2:MAP01"
+            or "path/to/own.wad:MAP01". A map has no reward of its own: every reward is 0.
         resolution: height and width in pixels, (120, 160) or (240, 320).
         frame_skip: tics per step, at least 1.
         render_mode: None, "rgb_array" or "human".
+        iwad: path of a game to play the scenario in, instead of Freedoom.
         signals: whether `info["signals"]` holds `neural_env.data.vizdoom.SIGNALS` too, `{name: float}`: kills, hits,
             position and the like, for shaped rewards and event counts. An agent that is to play the dream can't see it.
 
     Raises:
-        ValueError: an unknown scenario, resolution or render mode.
+        ValueError: an unknown scenario, map, WAD, resolution or render mode.
         EngineCrashed: from `reset` or `step`, when the engine's process fails; a later `reset` starts a fresh one.
     """
 
@@ -39,14 +41,15 @@ class RealDoom(DoomEnv, EzPickle):
         frame_skip: int = 4,
         render_mode: str | None = None,
         signals: bool = False,
+        iwad: str | None = None,
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode, signals)
+        EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode, signals, iwad)
         self._signals = signals
-        self._engine = DoomEngine(scenario, resolution, frame_skip)
+        self._engine = DoomEngine(scenario, resolution, frame_skip, iwad)
         names = self._engine.scenario
-        game = GameConfig(scenario, names.action_names, names.variable_names, frame_skip, self._engine.resolution)
+        game = GameConfig(names.name, names.action_names, names.variable_names, frame_skip, self._engine.resolution)
         DoomEnv.__init__(self, game, render_mode)
 
     def _start(self, options: dict[str, Any]) -> tuple[Frame, npt.NDArray[np.float32]]:

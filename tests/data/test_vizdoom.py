@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neural_env.data.vizdoom import RESOLUTIONS, SCENARIOS, SIGNALS, DoomEngine, EngineCrashed
+from neural_env.data import wads
+from neural_env.data.vizdoom import RESOLUTIONS, SCENARIOS, SIGNALS, DoomEngine, EngineCrashed, scenario_named
 
 
 @pytest.fixture
@@ -61,6 +63,141 @@ def test_action_names_are_the_buttons_in_lower_case_after_the_no_op():
 def test_importing_the_package_does_not_import_vizdoom():
     code = "import sys, neural_env, neural_env.data.vizdoom; print('vizdoom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+EVERY = (*SCENARIOS, "freedoom1:E1M1", "freedoom2:MAP01")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_scenario_is_played_alike_for_equal_seeds_with_its_hud_on(name):
+    engine, other = DoomEngine(name), DoomEngine(name)
+    actions = [*range(len(engine.scenario.actions)), 0]
+
+    def episode(engine):
+        frame, variables = engine.new_episode(5)
+        steps = [engine.act(action) for action in actions[:1]]
+        while len(steps) < len(actions) and not (steps[-1].terminated or steps[-1].truncated):
+            steps.append(engine.act(actions[len(steps)]))
+        values = [variables, *(step.variables for step in steps)]
+        return np.stack([frame, *(step.frame for step in steps)]), np.stack(values), engine.signals()
+
+    first, again, fresh = episode(engine), episode(engine), episode(other)
+    engine.close()
+    other.close()
+    for there in (again, fresh):
+        assert all(np.array_equal(a, b) for a, b in zip(first, there, strict=True))
+    frames, variables, _ = first
+    assert frames.std() > 5 and np.isfinite(variables).all()
+    assert variables.shape[1] == len(engine.scenario.variable_names)
+    assert all(
+        np.array_equal(frame[-3:, :8], frames[0, -3:, :8]) for frame in frames
+    )  # the bar's corner: no world there
+    assert len(np.unique(frames[0, -3:, :8].reshape(-1, 3), axis=0)) > 1
+
+
+def test_a_combination_holds_its_buttons_together():
+    engine = DoomEngine("freedoom2:MAP01")
+    names = engine.scenario.action_names
+    moved = {}
+    for name in ("move_forward", "move_forward+speed", "move_forward+turn_left"):
+        engine.new_episode(1)
+        before, angle = signals_of(engine), engine._game.get_game_variable(_variable("ANGLE"))
+        for _ in range(4):
+            engine.act(names.index(name))
+        after, turned = signals_of(engine), engine._game.get_game_variable(_variable("ANGLE")) != angle
+        moved[name] = abs(after["position_x"] - before["position_x"]) + abs(after["position_y"] - before["position_y"])
+        assert turned == ("turn_left" in name)
+    engine.close()
+    assert moved["move_forward+speed"] > 1.5 * moved["move_forward"] > 0 and moved["move_forward+turn_left"] > 0
+
+
+def _variable(name):
+    import vizdoom as vzd
+
+    return getattr(vzd.GameVariable, name)
+
+
+def test_ammo_is_counted_whatever_weapon_is_in_hand():
+    engine = DoomEngine("freedoom2:MAP01")
+    engine.new_episode(1)
+    before = signals_of(engine)
+    for _ in range(6):
+        engine.act(0)  # the weapon at hand must be up before it can be put away
+    engine.act(engine.scenario.action_names.index("select_next_weapon"))
+    for _ in range(10):
+        engine.act(0)
+    after = signals_of(engine)
+    engine.close()
+    assert (before["selected_weapon"], before["selected_weapon_ammo"]) == (2, 50)
+    assert (after["selected_weapon"], after["selected_weapon_ammo"]) == (1, 0)
+    assert after["ammo"] == before["ammo"] == 50 and after["weapons"] == before["weapons"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "actions"),
+    [
+        ("basic", ("noop", "move_left", "move_right", "attack")),
+        ("deathmatch", ("noop", "move_forward", "move_backward", "move_left", "move_right", "turn_left")),
+    ],
+)
+def test_actions_are_named_by_their_buttons(name, actions):
+    names = scenario_named(name).action_names
+    assert names[: len(actions)] == actions and len(set(names)) == len(names)
+
+
+def test_every_button_that_an_action_presses_is_one_of_the_scenario():
+    for name in EVERY:
+        scenario = scenario_named(name)
+        assert {button for buttons in scenario.actions for button in buttons} <= set(scenario.buttons)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("freedoom1:E9M1", r"freedoom1\.wad has no map 'E9M1'; choose one of E1M1, E1M2"),
+        ("freedoom2:E1M1", r"freedoom2\.wad has no map 'E1M1'; choose one of MAP01"),
+        ("nowhere.wad:MAP01", "there is no WAD nowhere.wad: give the file's path, or one of freedoom1, freedoom2"),
+        ("freedoom3", "choose one of basic.*or a map as in freedoom1:E1M1"),
+    ],
+)
+def test_a_map_that_is_not_there_is_refused_with_those_that_are(name, message):
+    with pytest.raises(ValueError, match=message):
+        DoomEngine(name)
+
+
+def own_map(folder):
+    """A WAD of one's own that adds to Freedoom 2."""
+    import vizdoom as vzd
+
+    return shutil.copy(Path(vzd.scenarios_path) / "basic.wad", folder / "own.wad")
+
+
+def test_a_map_of_ones_own_is_played(tmp_path):
+    engine = DoomEngine(f"{own_map(tmp_path)}:map01")
+    frame, variables = engine.new_episode(0)
+    for _ in range(5):
+        step = engine.act(engine.scenario.action_names.index("turn_left"))
+    engine.close()
+    assert engine.scenario.name == "own.wad:MAP01"
+    assert not np.array_equal(frame, step.frame) and step.reward == 0.0 and variables.tolist()[0] == 100
+
+
+def test_a_game_of_ones_own_replaces_freedoom(tmp_path):
+    iwad = tmp_path / "mine.wad"
+    iwad.symlink_to(wads.bundled("freedoom1"))
+    engine = DoomEngine("take_cover", iwad=str(iwad))
+    engine.new_episode(0)
+    command = Path(f"/proc/{engine_process(engine)}/cmdline").read_bytes().split(b"\0")
+    engine.close()
+    assert command[command.index(b"-iwad") + 1] == str(iwad).encode() and engine.scenario.name == "take_cover@mine"
+    assert DoomEngine(f"{iwad}:E1M1").scenario.name == "mine.wad:E1M1"
+
+
+def test_a_game_that_is_none_or_not_needed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is no whole game, it adds to one: play it as scenario"):
+        DoomEngine("basic", iwad=str(own_map(tmp_path)))
+    with pytest.raises(ValueError, match="a map of a game of its own: leave iwad out"):
+        DoomEngine("freedoom1:E1M1", iwad=str(wads.bundled("freedoom2")))
 
 
 def test_an_unknown_scenario_is_refused_with_the_list_of_those_there_are():
