@@ -15,6 +15,7 @@ from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.demo import DemoConfig, demo
+from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import NonFiniteLoss
@@ -35,6 +36,12 @@ Train = Annotated[
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
     | Annotated[AgentRun, tyro.conf.subcommand("agent")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+Evaluate = Annotated[
+    Annotated[EvaluateConfig, tyro.conf.subcommand("world")]
+    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -64,9 +71,13 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     bundle(config)
 
 
-def evaluate_(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
-    """Score a world against the real game on test seeds."""
-    evaluate(config)
+def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
+    """Score a world against the real game, or an agent in it, on test seeds."""
+    match config:
+        case EvaluateConfig():
+            evaluate(config)
+        case EvaluateAgentConfig():
+            evaluate_agent(config)
 
 
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:

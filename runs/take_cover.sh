@@ -14,4 +14,4 @@ $verb train autoencoder --data $data --out $run # 23 minutes
 $verb train denoiser --data $data --out $run    # 52 minutes
 $verb train outcome --data $data --out $run     # 3 minutes
 $verb bundle --data $data --run $run --out "$world"
-$verb evaluate --checkpoint "$world" --episodes 50 --rollouts 128 --pictures docs/pictures --write
+$verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --pictures docs/pictures --write

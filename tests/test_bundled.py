@@ -32,7 +32,7 @@ def test_there_is_a_bundled_world():
 
 
 def test_a_bundled_world_says_where_it_comes_from(world):
-    assert world.scores["command"].startswith("neural-env evaluate")
+    assert world.scores["command"].startswith("neural-env evaluate world")
     assert world.scores["split"] == "test"
     assert len(world.provenance["data"]["manifest_hash"]) == 64
     assert set(world.provenance["stages"]) == {"autoencoder", "denoiser", "outcome"}

@@ -17,7 +17,10 @@ def test_help_names_every_verb(capsys):
     assert all(verb in out for verb in ("neural-env", "collect", "train", "bundle", "evaluate", "demo"))
 
 
-@pytest.mark.parametrize("verb", [["collect"], ["train"], ["train", "denoiser"], ["bundle"], ["evaluate"], ["demo"]])
+VERBS = ["collect", "train", "train denoiser", "train agent", "bundle", "evaluate world", "evaluate agent", "demo"]
+
+
+@pytest.mark.parametrize("verb", map(str.split, VERBS))
 def test_every_verb_has_help(capsys, verb):
     code, out, _ = ended(capsys, *verb, "--help")
     assert code == 0 and "neural-env " + " ".join(verb) in out
@@ -45,13 +48,13 @@ def test_an_error_that_users_can_mend_is_one_message_without_a_traceback(capsys,
 
 
 def test_a_missing_checkpoint_is_one_message_too(capsys, tmp_path):
-    assert main(["evaluate", "--checkpoint", str(tmp_path / "none")]) == 1
+    assert main(["evaluate", "world", "--checkpoint", str(tmp_path / "none")]) == 1
     assert "there is no folder of that name" in capsys.readouterr().err
 
 
 def test_brackets_in_a_message_are_printed_as_they_are(capsys, tmp_path):
     odd = tmp_path / "run[bold]1[/]"
-    assert main(["evaluate", "--checkpoint", str(odd)]) == 1
+    assert main(["evaluate", "world", "--checkpoint", str(odd)]) == 1
     assert str(odd) in capsys.readouterr().err
 
 

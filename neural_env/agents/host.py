@@ -77,7 +77,7 @@ class HostPlayer:
         for number, group in enumerate(self._groups):
             ended += self._hear(params, number, steps - 1, columns)
             columns["last_values"][self._games.span(group)] = self._compiled.value(params, self._memories[number])
-        return Rollout(**columns), ended
+        return Rollout(**columns), ended  # type: ignore[arg-type]  # `update` moves them to the device
 
     def _hear(self, params: Flat, number: int, t: int, columns: dict[str, np.ndarray]) -> list[Ended]:
         """What became of the step `t` of a group's games."""

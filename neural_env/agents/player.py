@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -128,7 +129,8 @@ def load_agent(folder: Path | str, *, greedy: bool = False) -> AgentPolicy:
 def _seen(policy: ActorCritic, memory: Memory, frames: Any, last: Any) -> Memory:
     """With the present frame; at the start, `begin` has put it there already and `last` is -1."""
     following = observe(policy, memory, frames, last, last < -1)
-    return jax.tree.map(lambda old, new: jax.numpy.where(last[0] < 0, old, new), memory, following)
+    seen: Memory = jax.tree.map(lambda old, new: jnp.where(last[0] < 0, old, new), memory, following)
+    return seen
 
 
 def _greedy(policy: ActorCritic, memory: Memory, frames: Any, last: Any, seed: int) -> tuple[Memory, Any]:

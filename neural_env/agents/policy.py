@@ -141,7 +141,8 @@ class ActorCritic(nnx.Module):
         h, w = self.view_shape
         blocks = frames.reshape(*frames.shape[:-3], h, k, w, k, 3).astype(jnp.uint16)
         total = blocks.sum(axis=(-4, -2), dtype=jnp.uint16)
-        return (total // jnp.uint16(k * k)).astype(jnp.uint8)
+        view: jax.Array = (total // jnp.uint16(k * k)).astype(jnp.uint8)
+        return view
 
 
 _EMBEDDING = 8  # features of one past action

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from neural_env.agents.policy import ActorCritic, Memory, PolicyConfig, act, evaluate, log_prob, observe
@@ -126,14 +125,14 @@ class Rollout(NamedTuple):
 class ReturnScale(NamedTuple):
     """Running deviation of the discounted return: rewards are divided by it, so that values are of order 1."""
 
-    count: Float[Array, ""]
+    samples: Float[Array, ""]
     mean: Float[Array, ""]
     squares: Float[Array, ""]  # summed squared differences from the mean
 
     @property
     def deviation(self) -> Float[Array, ""]:
         """At least `_LEAST_DEVIATION`: a game that has paid nothing yet has none."""
-        return jnp.maximum(jnp.sqrt(self.squares / self.count), _LEAST_DEVIATION)
+        return jnp.maximum(jnp.sqrt(self.squares / self.samples), _LEAST_DEVIATION)
 
 
 _LEAST_DEVIATION = 1e-2
@@ -199,7 +198,7 @@ def make_update(
 def require_rlax() -> Any:
     """The module rlax; raises `ImportError` with the extra that brings it."""
     try:
-        import rlax
+        import rlax  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError('training agents needs rlax: pip install "neural-env[agents]"') from error
     return rlax
@@ -279,8 +278,8 @@ def _measured(scale: ReturnScale, rollout: Rollout, gamma: float) -> ReturnScale
         return jnp.where(over, 0.0, total), total
 
     _, earned = jax.lax.scan(earn, jnp.zeros_like(rollout.last_values), (rollout.rewards, ended))
-    count, difference = scale.count + earned.size, earned.mean() - scale.mean
-    squares = scale.squares + earned.var() * earned.size + difference**2 * scale.count * earned.size / count
+    count, difference = scale.samples + earned.size, earned.mean() - scale.mean
+    squares = scale.squares + earned.var() * earned.size + difference**2 * scale.samples * earned.size / count
     return ReturnScale(count, scale.mean + difference * earned.size / count, squares)
 
 
@@ -318,7 +317,8 @@ def _minibatch(rollout: Rollout, batch: Batch, rows: Int32[Array, " m"]) -> Batc
     back = jnp.minimum(jnp.arange(earlier + 1)[::-1, None], rollout.ages.reshape(-1)[rows])  # [s, m]
     flat = rollout.frames.reshape(-1, *rollout.frames.shape[2:])
     frames = flat[(rows // games + earlier - back) * games + rows % games]
-    return jax.tree.map(lambda x: x[rows], batch)._replace(frames=frames)
+    rest: Batch = jax.tree.map(lambda x: x[rows], batch)
+    return rest._replace(frames=frames)
 
 
 class Transition(NamedTuple):
@@ -384,9 +384,7 @@ def rollout_in_dream(
     return carry, following, rollout
 
 
-def value_of(
-    policy: ActorCritic, memory: Memory, frames: Frames, actions: Int32[Array, " n"]
-) -> Float[Array, " n"]:
+def value_of(policy: ActorCritic, memory: Memory, frames: Frames, actions: Int32[Array, " n"]) -> Float[Array, " n"]:
     """The value of `frames`, reached by `actions` and seen as the same episodes' next."""
     on = jnp.zeros(len(actions), bool)
     return evaluate(policy, observe(policy, memory, frames, actions, on))[1]

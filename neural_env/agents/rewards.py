@@ -42,9 +42,7 @@ def area_of(signals: Signals, start: Signals, weights: GameNGenWeights) -> Area:
     return round(x / side), round(y / side)
 
 
-def shaped(
-    before: Signals, after: Signals, found: Area | None, weights: GameNGenWeights
-) -> dict[str, float]:
+def shaped(before: Signals, after: Signals, found: Area | None, weights: GameNGenWeights) -> dict[str, float]:
     """Each term of a step's reward, by the weight's name.
 
     Args:

@@ -1,4 +1,4 @@
-"""`neural-env evaluate`: a world's scores on held-out seeds, printed, drawn and, if asked, kept in its checkpoint."""
+"""`neural-env evaluate world`: its scores on held-out seeds, printed, drawn and, if asked, kept in its checkpoint."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> None:
 def command_of(config: EvaluateConfig) -> str:
     """The command line that measures the same again."""
     values = {name: value for name, value in asdict(config).items() if name not in ("pictures", "write")}
-    return " ".join(["neural-env evaluate", *(f"--{n.replace('_', '-')} {value}" for n, value in values.items())])
+    return " ".join(["neural-env evaluate world", *(f"--{n.replace('_', '-')} {value}" for n, value in values.items())])
 
 
 def _draw(folder: Path, loaded: checkpoints.Checkpoint, dials: Dials, dreams: RolloutScores) -> None:

@@ -108,7 +108,7 @@ class BundleRun:
 
 
 def bundle(config: BundleRun) -> None:
-    """Writes the checkpoint; scores are added by `neural-env evaluate --write`."""
+    """Writes the checkpoint; scores are added by `neural-env evaluate world --write`."""
     dataset = Dataset.open(config.data, verify=False)
     game, model = game_of(dataset), _preset(config.preset)
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))

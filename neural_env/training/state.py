@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
@@ -26,7 +27,7 @@ class State(Protocol):
     """A named tuple of arrays; `TrainState` is one, an agent's run has its own."""
 
     @property
-    def step(self) -> jax.Array:
+    def step(self) -> jax.Array | np.ndarray:
         """Number of updates made: the state's name in its store."""
         ...
 

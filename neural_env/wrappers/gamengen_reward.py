@@ -37,7 +37,8 @@ class GameNGenReward(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Re
         >>> from neural_env.wrappers.gamengen_reward import GameNGenReward
         >>> env = GameNGenReward(gym.make("RealDoom-v0", scenario="basic", signals=True))
         >>> observation, info = env.reset(seed=2)
-        >>> _, reward, _, _, info = env.step(3)  # shoots, hits nothing
+        >>> for _ in range(2):  # shoots, hits nothing
+        ...     _, reward, _, _, info = env.step(3)
         >>> reward, info["reward_terms"]["ammo"], info["scenario_reward"]
         (-1.0, -1.0, -9.0)
         >>> env.close()

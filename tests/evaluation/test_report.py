@@ -88,13 +88,13 @@ def world(tiny_world_folder, tmp_path):
 @pytest.mark.slow
 def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
     before = (world / "weights.safetensors").read_bytes()
-    command = ["evaluate", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "2"]
+    command = ["evaluate", "world", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "2"]
     assert main([*command, "--pictures", str(tmp_path / "pictures"), "--write"]) == 0
     assert "teacher-forced PSNR" in capsys.readouterr().out
     scores = load(world).scores
     assert scores["seeds"] == [0, 0] and scores["rollouts"] == 2 and scores["dials"]["num_steps"] == 1
     kept = shlex.split(scores["command"])
-    assert kept[:2] == ["neural-env", "evaluate"] and set(command[1:]) <= set(kept)
+    assert kept[:3] == ["neural-env", "evaluate", "world"] and set(command[1:]) <= set(kept)
     assert set(scores["autoregressive"]) == {"1", "8", "16", "32", "64"}
     assert json.loads(json.dumps(scores)) == scores
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
@@ -105,5 +105,5 @@ def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
 @pytest.mark.slow
 def test_evaluate_without_write_keeps_nothing(world, capsys):
     before = (world / "config.json").read_bytes()
-    assert main(["evaluate", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "1"]) == 0
+    assert main(["evaluate", "world", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "1"]) == 0
     assert (world / "config.json").read_bytes() == before
