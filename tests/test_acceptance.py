@@ -75,7 +75,7 @@ def play(env, seed=3, steps=6):
 
 @contextmanager
 def latents_may_be_any_number(env):
-    """Both checkers warn of a box without bounds, or of a picture that is none; of nothing else, and of no other space."""
+    """Of a box without bounds, and of a picture that is none, the checkers warn; nothing else is let pass."""
     with warnings.catch_warnings():
         if env.observation_space.dtype == np.float32:
             warnings.filterwarnings("ignore", ".*A Box observation space m.*imum value is")
