@@ -64,7 +64,7 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         """Begins the episodes of all rows, or of those of `options["reset_mask"]`."""
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
         if not self.begins or not (self._placed or np.all(mask)):
-            frames, infos = self.env.reset(seed=seed, options=options)
+            frames, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list, as for Gymnasium's own
             self._prepare(np.flatnonzero(mask).tolist(), [s for s, m in zip(self._dealt(seed), mask, strict=True) if m])
         else:
             self._refuse(options)
@@ -145,13 +145,14 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
             return frames, infos
         dealt = seeds or [None] * self.num_envs
         if not self._placed:  # a first reset is of all, whatever happens to each then
-            self.env.reset(seed=list(dealt))
+            self.env.reset(seed=list(dealt))  # type: ignore[arg-type]  # a list, as for Gymnasium's own
         self._prepare(rows, [dealt[i] for i in rows])
         infos = {}
         for i in rows:
             one = np.arange(self.num_envs) == i
             seed = [dealt[j] if j == i else None for j in range(self.num_envs)]
-            frames, about = self.env.reset(seed=seed, options={"reset_mask": one, **self._beginning(i)})
+            options = {"reset_mask": one, **self._beginning(i)}
+            frames, about = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list, as for Gymnasium's own
             infos = _overlaid(infos, about, one)
         return frames, infos
 
