@@ -6,6 +6,7 @@ The dreams inside begin anew by themselves when one of theirs ends. What they do
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ Infos = dict[str, Any]
 class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     """Calls its subclass row by row, and keeps the three autoreset modes.
 
-    A subclass overrides what it needs: `_prepare` and `_beginning` (with `begins = True`), `_begun`, `_ahead`, `_after`.
+    A subclass overrides what it needs: `_prepare`, `_beginning` (with `begins = True`), `_begun`, `_ahead`, `_after`.
     """
 
     begins: ClassVar[bool] = False  # whether the subclass says where episodes begin
@@ -63,14 +64,14 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         """Begins the episodes of all rows, or of those of `options["reset_mask"]`."""
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
         if not self.begins or not (self._placed or np.all(mask)):
-            frames, infos = self.env.reset(seed=seed, options=options)
+            frames, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list, as for Gymnasium's own
             self._prepare(np.flatnonzero(mask).tolist(), [s for s, m in zip(self._dealt(seed), mask, strict=True) if m])
         else:
             self._refuse(options)
             frames, infos = self._begin(mask, self._dealt(seed))
         self._placed = True
         self._over, self._cut = self._over & ~mask, self._cut & ~mask
-        return frames, self._tell(infos, {i: self._begun(i, frames[i]) for i in np.flatnonzero(mask).tolist()})
+        return frames, self._tell(infos, {i: self._begun(i, row_of(frames, i)) for i in np.flatnonzero(mask).tolist()})
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Infos]:
         """Steps all rows; those that were over begin anew as the autoreset mode says."""
@@ -88,7 +89,7 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         final = infos.get("final_obs") if self._mode is AutoresetMode.SAME_STEP else None
         told, cut = {}, np.zeros(self.num_envs, np.bool_)
         for i in live:
-            shown = final[i] if final is not None and ended[i] else frames[i]
+            shown = final[i] if final is not None and ended[i] else row_of(frames, i)
             step = (int(actions[i]), shown, float(rewards[i]), bool(terminated[i]), bool(ended[i]))
             told[i], cut[i] = self._after(i, *step)
         cut &= ~ended
@@ -106,8 +107,8 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         if again.any():
             rewards[again], terminated[again], truncated[again] = 0.0, False, False
             begun, about = self._begin(again)
-            frames[again], infos = begun[again], _overlaid(infos, about, again)
-        told |= {i: self._begun(i, frames[i]) for i in np.flatnonzero(restarted).tolist()}
+            frames, infos = rows_from(begun, frames, again), _overlaid(infos, about, again)
+        told |= {i: self._begun(i, row_of(frames, i)) for i in np.flatnonzero(restarted).tolist()}
         self._over, self._cut = terminated | truncated, cut & truncated
         return frames, rewards, terminated, truncated, self._tell(infos, told)
 
@@ -122,15 +123,17 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
             return frames, rewards, terminated, truncated, self._tell(infos, going_on)
         finals = infos.pop("final_obs", np.full(self.num_envs, None, object))
         for i in np.flatnonzero(cut).tolist():
-            finals[i] = frames[i].copy()
+            finals[i] = copy.deepcopy(row_of(frames, i))
         kept = {name: infos.pop(name) for name in list(infos) if name in ("final_info", "_final_info", "_final_obs")}
         last = _overlaid(kept.get("final_info", {}), infos, cut)
         last = self._tell(last, {i: about for i, about in told.items() if ended[i]})
         again = ended if self.begins else cut
         if again.any():
             begun, about = self._begin(again)
-            frames[again], infos = begun[again], _overlaid(infos, about, again)
-        infos = self._tell(infos, going_on | {i: self._begun(i, frames[i]) for i in np.flatnonzero(ended).tolist()})
+            frames, infos = rows_from(begun, frames, again), _overlaid(infos, about, again)
+        infos = self._tell(
+            infos, going_on | {i: self._begun(i, row_of(frames, i)) for i in np.flatnonzero(ended).tolist()}
+        )
         infos |= {"final_obs": finals, "_final_obs": ended.copy(), "final_info": last, "_final_info": ended.copy()}
         return frames, rewards, terminated, truncated, infos
 
@@ -142,13 +145,14 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
             return frames, infos
         dealt = seeds or [None] * self.num_envs
         if not self._placed:  # a first reset is of all, whatever happens to each then
-            self.env.reset(seed=list(dealt))
+            self.env.reset(seed=list(dealt))  # type: ignore[arg-type]  # a list, as for Gymnasium's own
         self._prepare(rows, [dealt[i] for i in rows])
         infos = {}
         for i in rows:
             one = np.arange(self.num_envs) == i
             seed = [dealt[j] if j == i else None for j in range(self.num_envs)]
-            frames, about = self.env.reset(seed=seed, options={"reset_mask": one, **self._beginning(i)})
+            options = {"reset_mask": one, **self._beginning(i)}
+            frames, about = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]  # a list, as for Gymnasium's own
             infos = _overlaid(infos, about, one)
         return frames, infos
 
@@ -171,6 +175,20 @@ class EpisodeWrapper(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
                 f"{type(self).__name__} starts the dreams from real games: reset takes no options but reset_mask, "
                 f"got {rest}"
             )
+
+
+def row_of(observations: Any, row: int) -> Any:
+    """One row of a batch of observations, an array or a dictionary of them."""
+    if isinstance(observations, dict):
+        return {name: part[row] for name, part in observations.items()}
+    return observations[row]
+
+
+def rows_from(others: Any, observations: Any, mask: Mask) -> Any:
+    """The observations, with the rows of `mask` taken from others."""
+    if isinstance(observations, dict):
+        return {name: rows_from(others[name], part, mask) for name, part in observations.items()}
+    return np.where(mask.reshape(-1, *[1] * (observations.ndim - 1)), others, observations)
 
 
 def _overlaid(infos: Infos, others: Infos, mask: Mask) -> Infos:
