@@ -13,6 +13,18 @@ from rich.markup import escape
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import ShardError
+from neural_env.data.tools import (
+    CardConfig,
+    ExportConfig,
+    ImportConfig,
+    InfoConfig,
+    VerifyConfig,
+    card,
+    export,
+    import_,
+    info,
+    verify_,
+)
 from neural_env.data.vizdoom import EngineCrashed
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
@@ -45,7 +57,16 @@ Evaluate = Annotated[
     tyro.conf.OmitArgPrefixes,
 ]
 
-_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, EngineCrashed, ValueError)
+Data = Annotated[
+    Annotated[InfoConfig, tyro.conf.subcommand("info")]
+    | Annotated[VerifyConfig, tyro.conf.subcommand("verify")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
+    | Annotated[ImportConfig, tyro.conf.subcommand("import")]
+    | Annotated[CardConfig, tyro.conf.subcommand("card")],
+    tyro.conf.OmitArgPrefixes,
+]
+
+_EXPECTED = (CheckpointError, ShardError, TrainingStateError, NonFiniteLoss, EngineCrashed, ImportError, ValueError)
 
 
 def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
@@ -64,6 +85,21 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
     """Play a scenario and record the episodes."""
     collect(config)
+
+
+def data(config: Annotated[Data, tyro.conf.arg(name="")]) -> None:
+    """Look into a dataset, verify it, export it, import it."""
+    match config:
+        case InfoConfig():
+            info(config)
+        case VerifyConfig():
+            verify_(config)
+        case ExportConfig():
+            export(config)
+        case ImportConfig():
+            import_(config)
+        case CardConfig():
+            card(config)
 
 
 def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
@@ -89,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
     verbs: dict[str, Callable[..., None]] = {
         "collect": collect_,
+        "data": data,
         "train": train,
         "bundle": bundle_,
         "evaluate": evaluate_,

@@ -17,7 +17,8 @@ def test_help_names_every_verb(capsys):
     assert all(verb in out for verb in ("neural-env", "collect", "train", "bundle", "evaluate", "demo"))
 
 
-VERBS = ["collect", "train", "train denoiser", "train agent", "bundle", "evaluate world", "evaluate agent", "demo"]
+VERBS = ["collect", "data", "data import", "train", "train denoiser", "train agent", "bundle", "evaluate world"]
+VERBS += ["evaluate agent", "demo"]
 
 
 @pytest.mark.parametrize("verb", map(str.split, VERBS))

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from neural_env.data.card import write_card
 from neural_env.data.episode import SPLITS, Episode, Split, split_of
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.data.shards import MANIFEST, TEMPORARY, Manifest, Shard, load_manifest, save_manifest, write_shard
@@ -97,6 +98,7 @@ def collect(config: CollectConfig) -> Manifest:
             for shard in shards:
                 manifest = manifest.with_shard(shard)
                 save_manifest(manifest, config.out)
+    write_card(config.out)
     return manifest
 
 
@@ -121,7 +123,7 @@ def _begun(config: CollectConfig) -> Manifest:
     found = load_manifest(config.out)
     for field in fields(Manifest):
         here, asked = getattr(found, field.name), getattr(fresh, field.name)
-        if field.name != "shards" and here != asked:
+        if field.name not in ("shards", "command") and here != asked:
             cure = "choose another folder, or the same settings to go on with it"
             raise ValueError(f"{config.out} holds a dataset with {field.name} {here!r}, not {asked!r}; {cure}")
     return found
@@ -142,7 +144,15 @@ def _empty_manifest(config: CollectConfig) -> Manifest:
         episodes_per_shard=config.episodes_per_shard,
         max_episode_steps=config.max_episode_steps,
         code_version=__version__,
+        command=command_of(config),
     )
+
+
+def command_of(config: CollectConfig) -> str:
+    """The command line that makes the same dataset again."""
+    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("out", "workers")}
+    shown = {name: " ".join(map(str, v)) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
+    return " ".join(["neural-env collect", *(f"--{name.replace('_', '-')} {v}" for name, v in shown.items())])
 
 
 def _remove_leftovers(folder: Path) -> None:

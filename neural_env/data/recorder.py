@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from neural_env.data.card import write_card
 from neural_env.data.episode import SPLITS, Episode, Split
 from neural_env.data.shards import (
     MANIFEST,
@@ -47,6 +48,7 @@ class Recorder:
         signal_names: the columns of the episodes' signals, `data.vizdoom.SIGNALS` for Doom.
         episodes_per_shard: how many episodes share a file, at most.
         max_episode_steps: after how many steps the run cuts its episodes off; None if it doesn't.
+        command: the command line that makes the dataset, for its card.
 
     Raises:
         ValueError: the folder holds another game, or a collection that isn't finished.
@@ -62,6 +64,7 @@ class Recorder:
         signal_names: Sequence[str] = (),
         episodes_per_shard: int = 16,
         max_episode_steps: int | None = None,
+        command: str = "",
     ) -> None:
         if episodes_per_shard < 1:
             raise ValueError(f"episodes_per_shard must be at least 1, got {episodes_per_shard}")
@@ -82,6 +85,7 @@ class Recorder:
                 episodes_per_shard=episodes_per_shard,
                 max_episode_steps=max_episode_steps,
                 code_version=__version__,
+                command=command,
             )
         )
         for path in self.folder.glob(f"*{TEMPORARY}"):
@@ -140,8 +144,10 @@ class Recorder:
         self._seeds = {seed for shard in self._manifest.shards for seed in shard.seeds}
 
     def close(self) -> None:
-        """Flush; the recorder may be used again."""
+        """Flush and write the dataset's card; the recorder may be used again."""
         self.flush()
+        if self._manifest.shards:
+            write_card(self.folder)
 
     def __enter__(self) -> Recorder:
         return self
@@ -164,7 +170,8 @@ class Recorder:
         if not found.complete:
             raise ValueError(f"the collection in {self.folder} isn't finished: collect again with its settings first")
         policies = dict.fromkeys((*found.policy.split(" + "), fresh.policy))
-        return replace(found, episodes=None, policy=" + ".join(policies))
+        commands = dict.fromkeys(filter(None, (*found.command.split("\n"), fresh.command)))
+        return replace(found, episodes=None, policy=" + ".join(policies), command="\n".join(commands))
 
     def _stored(self) -> int:
         last = [load_index(self.folder, shard).episodes.max() for shard in self._manifest.shards]

@@ -84,6 +84,7 @@ class Manifest:
     episodes_per_shard: int  # at most
     max_episode_steps: int | None
     code_version: str  # of the package that collected
+    command: str = ""  # that made it, as far as it is known
     shards: tuple[Shard, ...] = ()  # sorted by file name
     schema: int = SCHEMA_VERSION
 
@@ -131,7 +132,7 @@ def load_manifest(folder: Path) -> Manifest:
     if found != SCHEMA_VERSION:
         raise ShardError(path, f"the schema version is {found!r}, this package reads {SCHEMA_VERSION}: collect anew")
     try:
-        return _manifest_of(content)
+        return manifest_of(content)
     except (TypeError, KeyError) as error:
         raise ShardError(path, f"fields are missing or unknown ({error}); collect the dataset again") from error
 
@@ -139,7 +140,8 @@ def load_manifest(folder: Path) -> Manifest:
 _LISTS = ("action_names", "variable_names", "signal_names", "resolution")
 
 
-def _manifest_of(content: dict[str, Any]) -> Manifest:
+def manifest_of(content: dict[str, Any]) -> Manifest:
+    """The manifest of its JSON; raises `TypeError` or `KeyError` for fields that are missing or unknown."""
     shards = tuple(Shard(**{**shard, "seeds": tuple(shard["seeds"])}) for shard in content["shards"])
     lists = {name: tuple(content[name]) for name in _LISTS}
     return Manifest(**{**content, **lists, "shards": shards})
@@ -212,14 +214,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_shard(path: Path, shard: Shard, *, scenario: str) -> Iterator[Episode]:
-    """The shard's episodes, in order; raises `ShardError` wherever the file and the manifest's entry disagree."""
-    for _, episode in read_numbered(path, shard, scenario=scenario):
-        yield episode
-
-
 def read_numbered(path: Path, shard: Shard, *, scenario: str) -> Iterator[tuple[int, Episode]]:
-    """As `read_shard`, each episode with its index in the dataset."""
+    """The shard's episodes, in order, each with its index in the dataset.
+
+    Raises `ShardError` wherever the file and the manifest's entry disagree.
+    """
     counted = replace(shard, episodes=0, frames=0, transitions=0, segments=0, seeds=())
     for segments in _by_episode(path, scenario):
         try:
@@ -306,7 +305,7 @@ class Dataset:
         _check_manifest(folder / MANIFEST, manifest, partial)
         if verify:
             for shard in manifest.shards:
-                _check_file(folder / shard.file, shard)
+                check_file(folder / shard.file, shard)
                 load_index(folder, shard)
         return cls(folder, manifest)
 
@@ -347,7 +346,8 @@ class Dataset:
     def episodes(self, split: Split) -> Iterator[Episode]:
         """The split's episodes, one at a time, in shard order; raises `ShardError`."""
         for shard in self.manifest.of_split(split):
-            yield from self._checked(shard)
+            for _, episode in self.numbered(shard):
+                yield episode
 
     def index(self, split: Split) -> Index:
         """What the split's episodes are and where their events are, in the order of `episodes`; reads no frame.
@@ -361,10 +361,11 @@ class Dataset:
         index = self.index(split)
         return {name: index.of(name) for name in EVENTS}
 
-    def _checked(self, shard: Shard) -> Iterator[Episode]:
+    def numbered(self, shard: Shard) -> Iterator[tuple[int, Episode]]:
+        """A shard's episodes, each with its index in the dataset; raises `ShardError`."""
         path = self.folder / shard.file
         shape = (*self.resolution, 3)
-        for episode in read_shard(path, shard, scenario=self.scenario):
+        for index, episode in read_numbered(path, shard, scenario=self.scenario):
             if episode.frames.shape[1:] != shape:
                 raise ShardError(path, f"a frame has shape {episode.frames.shape[1:]}, the manifest says {shape}")
             if episode.variables.shape[1] != len(self.variable_names):
@@ -375,7 +376,7 @@ class Dataset:
                 raise ShardError(path, f"a frame has {found} signals, the manifest names {expected}")
             if not 0 <= episode.actions.min() <= episode.actions.max() < len(self.action_names):
                 raise ShardError(path, f"seed {episode.seed} has an action outside {self.action_names}")
-            yield episode
+            yield index, episode
 
 
 def _check_manifest(path: Path, manifest: Manifest, partial: bool) -> None:
@@ -410,7 +411,8 @@ def load_index(folder: Path, shard: Shard) -> Index:
         raise ShardError(path, str(error)) from error
 
 
-def _check_file(path: Path, shard: Shard) -> None:
+def check_file(path: Path, shard: Shard) -> None:
+    """Raise `ShardError` unless the file's size and sha256 are those of the manifest."""
     if not path.is_file():
         raise ShardError(path, "the shard is missing: restore it, or collect the dataset again")
     size = path.stat().st_size

@@ -142,9 +142,8 @@ _COUNTERS = (
     "hits_taken",
     "damagecount",  # points of damage that the player did
     "damage_taken",
-    "itemcount",  # bonuses and artifacts alone: health, ammo and weapons taken show in their own columns
+    "itemcount",  # not of medikits and the like: what they give shows in its own column
     "secretcount",
-    "deathcount",
     "dead",  # 1 from the player's death on
     "position_x",  # map units
     "position_y",
@@ -157,8 +156,9 @@ _SUMS = {
 SIGNALS: tuple[str, ...] = (*_COUNTERS, *_SUMS)
 """What the engine tells of any game beside the screen, for rewards and the index of events; no agent sees it.
 
-Counts run from the start of the episode. Measured in ViZDoom 1.3.2: a medikit, a clip or a shotgun is no item to
-`itemcount`; `defend_the_line` hands out a bullet a tic, so there `ammo` grows without a pick-up.
+Counts run from the start of the episode; ViZDoom's DEATHCOUNT, which goes on from episode to episode, is left out.
+Measured in ViZDoom 1.3.2: a medikit is no item to `itemcount`; `defend_the_line` hands out a bullet a tic, so there
+`ammo` grows without a pick-up.
 """
 
 RESOLUTIONS: dict[tuple[int, int], str] = {(120, 160): "RES_160X120", (240, 320): "RES_320X240"}

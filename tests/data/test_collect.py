@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neural_env.data.card import CARD
 from neural_env.data.collect import CollectConfig, WorkersHung, collect, plan, play
 from neural_env.data.episode import SPLITS, split_of
 from neural_env.data.policies import StickyRandom
@@ -136,6 +137,22 @@ def test_an_interrupted_collection_keeps_its_shards(whole, tmp_path, monkeypatch
 def test_other_settings_in_the_same_folder_are_refused_by_name(whole, changes, message):
     with pytest.raises(ValueError, match=message):
         collect(short(whole, **changes))
+
+
+def test_the_card_names_the_command_that_makes_the_same_dataset_again(whole):
+    card = (whole / CARD).read_text()
+    assert "neural-env collect --scenario basic --episodes 12 --resolution 120 160" in card
+    assert "workers" not in card and str(whole) not in card
+
+
+def test_episodes_after_a_death_have_the_signals_of_a_fresh_engine(tmp_path):
+    config = short(tmp_path, scenario="take_cover", episodes=3, max_episode_steps=200)
+    collect(config)
+    last = next(e for e in Dataset.open(tmp_path).episodes("train") if e.seed == 2)
+    env = config.environment()
+    fresh = play(env, config.player(), seed=2, max_steps=200)
+    env.close()
+    assert np.array_equal(last.signals, fresh.signals)
 
 
 @pytest.mark.parametrize(

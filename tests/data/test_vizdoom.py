@@ -384,8 +384,21 @@ def test_signals_work_after_the_last_tic_and_tell_of_the_death():
         pass
     signals = signals_of(engine)
     engine.close()
-    assert signals["dead"] == signals["deathcount"] == 1 and signals["health"] == step.variables[0] <= 0
+    assert signals["dead"] == 1 and signals["health"] == step.variables[0] <= 0
     assert signals["hits_taken"] >= 1 and signals["damage_taken"] == 100 - signals["health"]
+
+
+def test_signals_start_anew_after_a_death():
+    engine = DoomEngine("defend_the_center")
+    engine.new_episode(4)
+    before = signals_of(engine)
+    while not engine.act(3).terminated:
+        pass
+    assert signals_of(engine)["dead"] == 1
+    engine.new_episode(4)
+    after = signals_of(engine)
+    engine.close()
+    assert after == before and after["dead"] == after["killcount"] == after["hits_taken"] == 0
 
 
 def test_signals_tell_where_the_player_is(engine):
