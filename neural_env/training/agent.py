@@ -173,7 +173,7 @@ class _Training:
         ):
             player = HostPlayer(games, self._policy, self.preset.ppo, record=self._recorder is not None)
             self._keep_version(state)
-            while int(state.step) < self.updates and not self._over(began):
+            while int(state.step) < self.updates:
                 state, scalars = self._one(state, player)
                 steps = int(state.step) * self.preset.ppo.transitions
                 made = (int(state.step) - first) * self.preset.ppo.transitions
@@ -183,6 +183,8 @@ class _Training:
                 self._keep_version(state)
                 if time.monotonic() - saved > 60 * self.run.checkpoint_minutes:
                     state, saved = self._save(state), time.monotonic()
+                if self._over(began):
+                    break
             self._save(state)
         self._leave(state)
 
