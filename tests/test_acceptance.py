@@ -79,7 +79,8 @@ def latents_may_be_any_number(env):
     with warnings.catch_warnings():
         if env.observation_space.dtype == np.float32:
             warnings.filterwarnings("ignore", ".*A Box observation space m.*imum value is")
-            warnings.filterwarnings("ignore", "It seems that your observation  is an image but its `dtype`")
+            warnings.filterwarnings("ignore", "It seems that your observation.* is an image but")
+            warnings.filterwarnings("ignore", "The minimal resolution for an image is 36x36")
         yield
 
 

@@ -57,4 +57,4 @@ def test_a_recipe(run, recipe):
 
 def test_there_is_a_recipe_for_each_library():
     titles = {recipe.partition("\n")[0] for recipe in RECIPES}
-    assert titles >= {"Pure JAX", "Stable-Baselines3", "SBX", "TorchRL", "dm_env", "PettingZoo", "ViZDoom's own environment"}
+    assert titles >= {"Pure JAX", "Stable-Baselines3", "SBX", "TorchRL", "dm_env", "PettingZoo"}
