@@ -68,6 +68,8 @@ def soak(config: SoakConfig) -> Soak:
         )
         env.reset(seed=0)
         _play(env, config.warm_up)
+        if set(compiled) != set(_EVENTS):
+            raise RuntimeError(f"this JAX tells of {sorted(set(compiled))}, not of {sorted(_EVENTS)}: mend _EVENTS")
         compiled.clear()
         before, began = resident(), time.perf_counter()
         episodes = _play(env, config.steps)
