@@ -180,14 +180,15 @@ def observation_space(observation: str, world: World) -> gym.Space[Any]:
 
     "dict" is that of ViZDoom's own Gymnasium wrapper: `screen`, and `gamevariables` if there are any.
     """
-    game = world.game
+    game, limits = world.game, np.finfo(np.float32)
+    lowest, highest = float(limits.min), float(limits.max)
     screen = gym.spaces.Box(0, 255, (*game.resolution, 3), np.uint8)
     if observation == "latent":
-        return gym.spaces.Box(-np.inf, np.inf, world.latent_shape, np.float32)
+        return gym.spaces.Box(lowest, highest, world.latent_shape, np.float32)
     if observation == "rgb":
         return screen
-    limits, count = np.finfo(np.float32), len(game.variable_names)
-    numbers = gym.spaces.Box(float(limits.min), float(limits.max), (count,), np.float32)
+    count = len(game.variable_names)
+    numbers = gym.spaces.Box(lowest, highest, (count,), np.float32)
     return gym.spaces.Dict({"screen": screen, "gamevariables": numbers} if count else {"screen": screen})
 
 
