@@ -11,7 +11,12 @@ import pytest
 @pytest.mark.parametrize("kind", ["batched", "in turn"])
 def test_vector(benchmark, kind, num_envs):
     mode = "vector_entry_point" if kind == "batched" else "sync"
-    env = gym.make_vec("neural_env:NeuralDoom-v0", num_envs, vectorization_mode=mode, max_episode_steps=-1)
+    env = gym.make_vec(
+        "neural_env:NeuralDoom-v0",
+        num_envs,
+        vectorization_mode=mode,
+        **({} if kind == "in turn" else {"max_episode_steps": -1}),
+    )
     actions = np.zeros(num_envs, np.int64)
     env.reset(seed=0)
     env.step(actions)  # compiles

@@ -21,6 +21,7 @@ def main() -> None:
     world = {"checkpoint": args.checkpoint} if args.checkpoint else {}
     env = RecordEpisodeStatistics(gym.make(args.id, max_episode_steps=args.steps, **world))
     env.action_space.seed(0)
+    names = env.unwrapped.variable_names
     for seed in range(args.episodes):
         _, info = env.reset(seed=seed)
         over = False
@@ -28,7 +29,8 @@ def main() -> None:
             _, _, terminated, truncated, info = env.step(env.action_space.sample())
             over = terminated or truncated
         episode, ending = info["episode"], "died" if terminated else "ran out of time"
-        print(f"seed {seed}: {ending} after {episode['l']} steps, return {episode['r']:.0f}, {info['variables']}")
+        left = ", ".join(f"{name} {info[name]:.0f}" for name in names)
+        print(f"seed {seed}: {ending} after {episode['l']} steps, return {episode['r']:.0f}, {left or 'no variables'}")
     env.close()
 
 

@@ -20,7 +20,7 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
-from neural_env.bundled import BUNDLED
+from neural_env import bundled
 from neural_env.bundled import CONFIG as _CONFIG
 from neural_env.game import GameConfig
 from neural_env.version import __version__
@@ -62,7 +62,7 @@ class Checkpoint:
 
 def bundled_names() -> list[str]:
     """Names of the worlds that ship with the package."""
-    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{_CONFIG}"))
+    return sorted(path.parent.name for path in bundled.BUNDLED.glob(f"*/{_CONFIG}"))
 
 
 def resolve(name_or_path: str | Path) -> Path:
@@ -71,7 +71,7 @@ def resolve(name_or_path: str | Path) -> Path:
     Raises:
         CheckpointError: neither a bundled world nor a folder with a config.json.
     """
-    for folder in (BUNDLED / str(name_or_path), Path(name_or_path)):
+    for folder in (bundled.BUNDLED / str(name_or_path), Path(name_or_path)):
         if (folder / _CONFIG).is_file():
             return folder
     why = "there is no folder of that name" if not Path(name_or_path).exists() else f"it holds no {_CONFIG}"

@@ -65,6 +65,29 @@ def make_world(game, perturbed):
 
 
 @pytest.fixture(scope="session")
+def make_guided_world(game, perturbed):
+    """Builds worlds of the tiny preset that dream without a past, too; random weights."""
+
+    def make(seed=0):
+        from dataclasses import replace
+
+        import jax
+        from flax import nnx
+
+        from neural_env.world.model import PRESETS, WorldModel
+
+        model = replace(PRESETS["tiny"], unet=replace(PRESETS["tiny"].unet, context_dropout=0.1))
+        world = perturbed(jax.jit(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))(), seed=seed)
+        world.unet.keep.kernel[...] *= 0.1
+        world.unet.keep.bias[...] *= 0.7  # as in make_world
+        world.outcome.hazard.out.kernel[...] *= 0.0
+        world.outcome.hazard.out.bias[...] = jax.numpy.array([-9.0])
+        return world
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_world(make_world):
     """A world whose dreams hardly ever end."""
     return make_world()
@@ -89,11 +112,15 @@ def save_world(game, tiny_starts):
     """Writes a world of the tiny preset as a checkpoint."""
 
     def save(world, folder):
+        from dataclasses import replace
+
         from neural_env import checkpoint
         from neural_env.world.model import PRESETS
 
+        tiny = PRESETS["tiny"]
+        model = replace(tiny, unet=replace(tiny.unet, context_dropout=world.context_dropout))
         provenance, scores = {"preset": "tiny", "seed": 0}, {"psnr": 12.5}
-        checkpoint.save(checkpoint.Checkpoint(world, PRESETS["tiny"], game, tiny_starts, provenance, scores), folder)
+        checkpoint.save(checkpoint.Checkpoint(world, model, game, tiny_starts, provenance, scores), folder)
         return folder
 
     return save

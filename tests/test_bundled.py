@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import neural_env
+from neural_env import bundled
 from neural_env import checkpoint as checkpoints
 from neural_env.evaluation.frames import psnr
 from neural_env.evaluation.world import Dials, long_dream, real_episodes, seeds_of, teacher_forced, windows_of
@@ -39,7 +40,7 @@ def test_a_bundled_world_says_where_it_comes_from(world):
 
 
 def test_bundled_weights_are_small():
-    total = sum(path.stat().st_size for path in checkpoints.BUNDLED.rglob("*") if path.is_file())
+    total = sum(path.stat().st_size for path in bundled.BUNDLED.rglob("*") if path.is_file())
     assert total <= 15e6
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import neural_env
-from neural_env import checkpoint
+from neural_env import bundled, checkpoint
 from neural_env.checkpoint import CheckpointError, load, load_module, read_game, save_module
 from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays, parameters
@@ -226,7 +226,7 @@ def test_a_save_cut_short_leaves_no_checkpoint_behind(tiny_world_folder, tmp_pat
 
 
 def test_bundled_worlds_are_found_by_name(tiny_world_folder, tmp_path, monkeypatch, game):
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
     for name in ("take_cover", "basic"):
         shutil.copytree(tiny_world_folder, tmp_path / name)
     (tmp_path / "unfinished").mkdir()

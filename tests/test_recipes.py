@@ -24,7 +24,7 @@ def bundled(tmp_path_factory, mortal_world_folder):
 @pytest.fixture
 def run(bundled, tmp_path, monkeypatch):
     """Runs the code blocks of a text in a folder of their own, and closes what they leave open."""
-    monkeypatch.setattr("neural_env.checkpoint.BUNDLED", bundled)
+    monkeypatch.setattr("neural_env.bundled.BUNDLED", bundled)
     monkeypatch.chdir(tmp_path)
     left = {}
 
@@ -57,4 +57,4 @@ def test_a_recipe(run, recipe):
 
 def test_there_is_a_recipe_for_each_library():
     titles = {recipe.partition("\n")[0] for recipe in RECIPES}
-    assert titles >= {"Stable-Baselines3", "SBX", "TorchRL", "dm_env", "PettingZoo", "ViZDoom's own environment"}
+    assert titles >= {"Pure JAX", "Stable-Baselines3", "SBX", "TorchRL", "dm_env", "PettingZoo"}

@@ -43,16 +43,17 @@ class Dial:
         self._lowest, self._highest, self._by_row = lowest, highest, by_row
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._name = name.lstrip("_")
+        self._place = f"_dial_{self._name}"
 
     def __get__(self, env: Any, owner: type | None = None) -> Any:
         if env is None:
             return self
-        value = env.__dict__[f"_{self._name}"]
+        value = env.__dict__[self._place]
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def __set__(self, env: Any, value: Any) -> None:
-        env.__dict__[f"_{self._name}"] = self._checked(value, getattr(env, "num_envs", None) if self._by_row else None)
+        env.__dict__[self._place] = self._checked(value, getattr(env, "num_envs", None) if self._by_row else None)
 
     def _checked(self, value: Any, rows: int | None) -> Any:
         allowed = f"in [{self._lowest:g}, {self._highest:g}]" + (f", one or {rows} of them" if rows else "")
@@ -179,22 +180,22 @@ def observation_space(observation: str, world: World) -> gym.Space[Any]:
 
     "dict" is that of ViZDoom's own Gymnasium wrapper: `screen`, and `gamevariables` if there are any.
     """
-    game = world.game
+    game, limits = world.game, np.finfo(np.float32)
+    lowest, highest = float(limits.min), float(limits.max)
     screen = gym.spaces.Box(0, 255, (*game.resolution, 3), np.uint8)
     if observation == "latent":
-        return gym.spaces.Box(-np.inf, np.inf, world.latent_shape, np.float32)
+        return gym.spaces.Box(lowest, highest, world.latent_shape, np.float32)
     if observation == "rgb":
         return screen
-    limits, count = np.finfo(np.float32), len(game.variable_names)
-    numbers = gym.spaces.Box(float(limits.min), float(limits.max), (count,), np.float32)
+    count = len(game.variable_names)
+    numbers = gym.spaces.Box(lowest, highest, (count,), np.float32)
     return gym.spaces.Dict({"screen": screen, "gamevariables": numbers} if count else {"screen": screen})
 
 
 def _bundled(scenario: str) -> str:
-    from neural_env import checkpoint
-    from neural_env.bundled import scenarios
+    from neural_env import bundled
 
-    worlds = scenarios(checkpoint.BUNDLED)
+    worlds = bundled.scenarios()
     if scenario not in worlds:
         raise ValueError(
             f"there is no bundled world of scenario {scenario!r}, only of {sorted(worlds)}: choose one of these, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,9 @@ from neural_env.envs.dials import Dials
 from neural_env.envs.dream import Beginning, Dream, carry_of
 from neural_env.envs.snapshot import Snapshot
 
+# Dreams that a CPU steps together, one such group after another: the activations of more don't fit its cache, and the
+# step gets slower the more there are (docs/vector_throughput.md). Accelerators take all at once.
+_TOGETHER = 4
 _CHUNK = 8  # rows that one call of the second program replaces: fixed, so that it is compiled once
 
 
@@ -41,7 +45,9 @@ class Batch:
     """
 
     def __init__(self, dream: Dream, size: int):
-        mesh = Mesh(_devices(dream, size), ("dream",))
+        devices = _devices(dream, size)
+        mesh = Mesh(devices, ("dream",))
+        together = _TOGETHER if devices[0].platform == "cpu" else None
         by_row, whole = PartitionSpec("dream"), PartitionSpec()  # type: ignore[no-untyped-call]
         world = jax.device_put(dream.world, NamedSharding(mesh, whole))
         self.dream = dream
@@ -49,14 +55,13 @@ class Batch:
         self._rows = NamedSharding(mesh, by_row)
 
         def advance_all(world: Any, carries: Carry, actions: Any, dials: Dials) -> Step:
-            split = replace(dials, context_noise=by_row, temperature=by_row, guidance=_whole(dials, whole))
-            advance = jax.shard_map(
-                lambda *args: _advance_rows(*args, dream.observe),
-                mesh=mesh,
-                in_specs=(whole, by_row, by_row, split),
-                out_specs=by_row,
+            guidance = None if dials.guidance is None else whole
+            split = replace(dials, context_noise=by_row, temperature=by_row, guidance=guidance)
+            advance = partial(_advance_rows, observe=dream.observe, together=together)
+            specs = (whole, by_row, by_row, split)
+            after: Step = jax.shard_map(advance, mesh=mesh, in_specs=specs, out_specs=by_row)(
+                world, carries, actions, dials
             )
-            after: Step = advance(world, carries, actions, dials)
             return after
 
         self._step = core.bind(advance_all, world, donate_argnums=1)
@@ -86,9 +91,10 @@ class Batch:
 
     def step(self, actions: npt.NDArray[np.int32], dials: Dials) -> Transition:
         """One transition of each dream; context noise and temperature are one number for all, or `[N]`."""
-        rows = {name: np.broadcast_to(getattr(dials, name), self.size) for name in ("context_noise", "temperature")}
+        noise, temperature = (np.broadcast_to(dial, self.size) for dial in (dials.context_noise, dials.temperature))
+        rows = replace(dials, context_noise=noise, temperature=temperature).on_host()
         carries, self._carries = self.carries, None  # the step uses them up
-        after = self._step(carries, actions, replace(dials, **rows).on_host())
+        after = self._step(carries, actions, rows)
         self._carries = after.state
         result = (after.observation, after.reward, after.terminated, after.info.variables)
         return Transition(*map(np.array, result))
@@ -103,18 +109,21 @@ def _devices(dream: Dream, size: int) -> npt.NDArray[Any]:
     return np.array(devices if size % len(devices) == 0 else devices[:1])
 
 
-def _whole(dials: Dials, spec: PartitionSpec) -> PartitionSpec | None:
-    return None if dials.guidance is None else spec
-
-
-def _advance_rows(world: Any, carries: Carry, actions: Any, dials: Dials, observe: core.Observe) -> Step:
+def _advance_rows(
+    world: Any, carries: Carry, actions: Any, dials: Dials, *, observe: core.Observe, together: int | None
+) -> Step:
     """`core.advance` of every row. Guidance stays one number, so that whether there is any stays one decision."""
 
     def one(carry: Carry, action: Any, context_noise: Any, temperature: Any) -> Step:
         row = replace(dials, context_noise=context_noise, temperature=temperature)
         return core.advance(world, carry, action, row, observe)
 
-    after: Step = jax.vmap(one)(carries, actions, dials.context_noise, dials.temperature)
+    rows = (carries, actions, dials.context_noise, dials.temperature)
+    after: Step
+    if together is None or len(actions) <= together:
+        after = jax.vmap(one)(*rows)
+    else:
+        after = jax.lax.map(lambda row: one(*row), rows, batch_size=together)
     return after
 
 

@@ -192,10 +192,10 @@ def devices(name: str | None) -> Sequence[jax.Device]:
         ValueError: there is none of that name.
     """
     if name is None:
-        return jax.local_devices()
+        return list(jax.local_devices())
     platform, _, index = name.partition(":")
     try:
-        found = jax.local_devices(backend=platform)
+        found = list(jax.local_devices(backend=platform))
         return [found[int(index)]] if index else found
     except (RuntimeError, IndexError) as error:
         there = [f"{device.platform}:{i}" for i, device in enumerate(jax.local_devices())]

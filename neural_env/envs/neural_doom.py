@@ -174,11 +174,10 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
         shown, after = self._loaded().advance(carry, action, self.dials())
         self._carry, self._variables = after.state, np.asarray(after.info.variables)
         self._elapsed_steps += 1
-        if self.observation == "latent":
-            self._latent, shown = shown, None
+        self._latent, frame = (shown, None) if self.observation == "latent" else (None, shown)
         terminated = bool(after.terminated)
         timed_out = self.max_episode_steps is not None and self._elapsed_steps >= self.max_episode_steps
-        return shown, float(after.reward), terminated, timed_out and not terminated, self._variables
+        return frame, float(after.reward), terminated, timed_out and not terminated, self._variables
 
     def _observation(self) -> Any:
         if self.observation == "latent":

@@ -39,9 +39,8 @@ class SeparateDreams(ParallelEnv[str, Any, Any], EzPickle):
 
     Arguments:
         num_agents: N, at least 1.
-        max_episode_steps: steps an episode has at most; None or -1: no limit.
         render_mode: None, "rgb_array" (one picture of all screens; the dead show their last one) or "human".
-        **world: `scenario`, `checkpoint` and whatever else `NeuralDoomVector` takes.
+        **world: `scenario`, `checkpoint`, `max_episode_steps` and whatever else `NeuralDoomVector` takes.
 
     `reset(options=...)` takes "context" with "actions", or "state", as the vector environment does; "state" may also be
     a dict with a snapshot for each agent. As PettingZoo's own tests ask, options that mean nothing here are ignored.
@@ -55,10 +54,8 @@ class SeparateDreams(ParallelEnv[str, Any, Any], EzPickle):
         "is_parallelizable": True,
     }
 
-    def __init__(
-        self, num_agents: int = 2, max_episode_steps: int | None = 525, render_mode: str | None = None, **world: Any
-    ) -> None:
-        EzPickle.__init__(self, num_agents, max_episode_steps, render_mode, **world)
+    def __init__(self, num_agents: int = 2, render_mode: str | None = None, **world: Any) -> None:
+        EzPickle.__init__(self, num_agents, render_mode, **world)
         if isinstance(num_agents, bool) or not isinstance(num_agents, int) or num_agents < 1:
             raise ValueError(f"num_agents must be an integer of at least 1, got {num_agents!r}")
         modes = self.metadata["render_modes"]
@@ -66,7 +63,6 @@ class SeparateDreams(ParallelEnv[str, Any, Any], EzPickle):
             raise ValueError(f"unknown render_mode {render_mode!r}; choose None or one of {modes}")
         self._dreams = NeuralDoomVector(
             num_agents,
-            max_episode_steps=max_episode_steps,
             render_mode=render_mode and "rgb_array",
             autoreset_mode=AutoresetMode.NEXT_STEP,
             **world,

@@ -24,6 +24,7 @@ from neural_env.data.episode import Episode, Split, split_of
 from neural_env.data.play import play
 from neural_env.data.policies import StickyRandom
 from neural_env.envs import core
+from neural_env.envs.dials import Dials as EnvDials
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.calibration import average_precision, expected_calibration_error
 from neural_env.evaluation.frames import psnr
@@ -39,6 +40,10 @@ class Dials:
 
     num_steps: int = 1
     context_noise: float = 0.0
+
+    def of_env(self) -> EnvDials:
+        """The same for the environment's functions."""
+        return EnvDials(**asdict(self))
 
 
 def seeds_of(split: Split, count: int, first: int = 0) -> list[int]:
@@ -208,7 +213,7 @@ def _dream(world: WorldModel, key: jax.Array, past: jax.Array, actions: jax.Arra
     def one(key: jax.Array, past: jax.Array, actions: jax.Array) -> jax.Array:
         state = core.encode_context(world, past, actions[: n - 1])
         carry = core.carry_from(key, state)
-        return core.rollout(world, carry, actions[n - 1 :], core.Dials(**asdict(dials))).observation
+        return core.rollout(world, carry, actions[n - 1 :], dials.of_env()).observation
 
     return jax.vmap(one)(jax.random.split(key, len(past)), past, actions)
 
@@ -220,4 +225,4 @@ def long_dream(world: WorldModel, starts: Starts, dials: Dials, length: int, see
     actions = np.array([policy.act(np.empty(0), np.empty(0)) for _ in range(length)], np.int32)
     state = core.DreamState(jnp.asarray(starts.latents[0]), jnp.asarray(starts.actions[0]))
     carry = core.carry_from(jax.random.key(seed), state)
-    return np.asarray(core.bind(core.rollout, world)(carry, actions, core.Dials(**asdict(dials))).observation)
+    return np.asarray(core.bind(core.rollout, world)(carry, actions, dials.of_env()).observation)

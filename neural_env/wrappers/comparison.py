@@ -12,7 +12,7 @@ from neural_env.envs.doom import Frame
 from neural_env.evaluation.frames import psnr, ssim
 
 METRICS: dict[str, Callable[[Frame, Frame], Any]] = {"psnr": psnr, "ssim": ssim}
-"""Distances between frames by name."""
+"""Likenesses of frames by name: the more, the more alike."""
 
 REWARD_TOLERANCE = 0.5  # rewards closer than this agree, as in `neural-env evaluate`
 
@@ -85,8 +85,7 @@ class Comparison:
         about: dict[str, Any] = {"steps": self.steps}
         for name, values in self._values.items():
             if values:
-                worst = ("max", max) if name == "lpips" else ("min", min)
-                about |= {f"mean_{name}": float(np.mean(values)), f"{worst[0]}_{name}": float(worst[1](values))}
+                about |= {f"mean_{name}": float(np.mean(values)), f"min_{name}": min(values)}
         return about | {
             "horizon": self.steps if self._horizon is None else self._horizon,
             "diverged": self._horizon is not None,

@@ -35,7 +35,7 @@ class RealPast:
     def begin(self, seed: int | None, length: int) -> Frame:
         """Start a game of which the last `length` frames are remembered."""
         self._frames, self._actions = deque(maxlen=length), deque(maxlen=length - 1)
-        frame, _ = self.real.reset(seed=seed)
+        frame: Frame = self.real.reset(seed=seed)[0]
         self._frames.append(frame)
         return frame
 

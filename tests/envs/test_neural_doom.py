@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neural_env import checkpoint
+from neural_env import bundled
 from neural_env.checkpoint import CheckpointError, load
 from neural_env.envs import core
 from neural_env.envs.neural_doom import NeuralDoom
@@ -82,7 +82,7 @@ def test_an_unusable_checkpoint_is_reported_at_once(tmp_path):
 
 
 def test_a_scenario_finds_its_bundled_world(tiny_world_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
     shutil.copytree(tiny_world_folder, tmp_path / "take_cover")
     for arguments in ({}, {"scenario": "take_cover"}, {"checkpoint": "take_cover"}):
         assert NeuralDoom(**arguments).scenario == "take_cover"

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from neural_env.world.model import PRESETS, WorldModel
+from neural_env.world.parameters import parameters
 
 BATCH = 2
 
@@ -99,3 +100,55 @@ def test_presets_cannot_be_changed_by_accident():
     with pytest.raises(FrozenInstanceError):
         PRESETS["tiny"].unet.blocks = 3
     assert len({PRESETS["tiny"], PRESETS["small"]}) == 2
+
+
+@pytest.fixture(scope="module")
+def guided(make_guided_world, past):
+    world = make_guided_world()
+
+    @partial(jax.jit, static_argnames="num_steps")
+    def imagine(guidance, past, num_steps=1):
+        return world.imagine(jax.random.key(0), *past, num_steps=num_steps, guidance=guidance)
+
+    return lambda guidance, past=past, num_steps=1: imagine(guidance, past, num_steps)
+
+
+def test_guidance_goes_from_the_dream_without_a_past_through_the_one_with_it_and_on(guided):
+    without, with_past, beyond = guided(0.0), guided(1.0), guided(2.5)
+    assert jnp.abs(with_past - without).max() > 0.01
+    np.testing.assert_allclose(beyond, without + 2.5 * (with_past - without), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(with_past, guided(None), rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_past_the_whole_of_it_is_gone_and_the_actions_are_not(guided, past):
+    context, actions = past
+    without = guided(0.0)
+    np.testing.assert_allclose(guided(0.0, (context[:, ::-1] * 3, actions)), without, rtol=1e-4, atol=1e-5)
+    assert jnp.abs(guided(0.0, (context, actions.at[:, -1].set(0))) - without).max() > 1e-4
+
+
+def test_guidance_is_one_call_of_the_network_and_none_at_weight_one(make_guided_world, past, monkeypatch):
+    world, sizes = make_guided_world(), []
+    original = type(world.unet).__call__
+
+    def spy(self, x, *args):
+        jax.debug.callback(lambda: sizes.append(len(x)))
+        return original(self, x, *args)
+
+    monkeypatch.setattr(type(world.unet), "__call__", spy)
+    imagine = jax.jit(lambda weight: world.imagine(jax.random.key(0), *past, num_steps=2, guidance=weight))
+    imagine(1.0).block_until_ready()
+    jax.effects_barrier()
+    assert sizes == [BATCH, BATCH]
+    sizes.clear()
+    imagine(1.5).block_until_ready()
+    jax.effects_barrier()
+    assert sizes == [2 * BATCH, 2 * BATCH]
+
+
+def test_a_world_that_always_had_a_past_has_no_parameters_for_its_absence(tiny_world, make_guided_world, past):
+    names, more = (set(parameters(world)) for world in (tiny_world, make_guided_world()))
+    assert more - names == {"unet.conditioner.no_past"}
+    levels = jnp.zeros((BATCH, 4))
+    with pytest.raises(ValueError, match="context_dropout"):
+        tiny_world.denoiser(*past, levels, jnp.array([True, False]))(past[0][:, -1], jnp.ones(BATCH))
