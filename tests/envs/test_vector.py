@@ -121,6 +121,11 @@ def test_three_dreams_are_three_single_environments_up_to_rounding(make, mode):
     assert all(len(np.unique(step[0])) > 10 for step in ours)  # and pictures, not flat colour
 
 
+def test_dreams_that_step_in_groups_are_single_environments_up_to_rounding(make):
+    """Seven on a CPU: four, then three."""
+    assert_same(play(make(7), steps=4), play(make(7, sync=True), steps=4), exact=False)
+
+
 def test_equal_seeds_give_equal_trajectories_bit_for_bit(three):
     first = play(three)
     play(three, seed=6)
