@@ -120,8 +120,8 @@ def test_a_worker_that_dies_is_named():
 
 
 def test_a_worker_that_hangs_is_given_up(monkeypatch):
-    monkeypatch.setattr("neural_env.agents.games.SILENCE_SECONDS", 1.0)
     with Games(few(games=1, workers=1)) as games:
+        monkeypatch.setattr("neural_env.agents.games.SILENCE_SECONDS", 1.0)
         os.kill(active_children()[0].pid, signal.SIGSTOP)
         games.send(np.zeros(1, np.int32))
         with pytest.raises(WorkersHung, match=r"silent for 1\.0 s; train again"):
