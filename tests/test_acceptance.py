@@ -29,6 +29,7 @@ STACKS = {
     "NoiseAugmentedContext": ("NeuralDoom-v0", {}, ((wrappers.NoiseAugmentedContext, {"level": 0.2}),)),
     "Disagreement": ("NeuralDoom-v0", {}, ((wrappers.Disagreement, {}),)),
     "RealStarts": ("NeuralDoom-v0", {}, ((wrappers.RealStarts, {}),)),
+    "GameNGenReward": ("RealDoom-v0", {"signals": True}, ((wrappers.GameNGenReward, {}),)),
     "ShadowMode": ("NeuralDoom-v0", {}, ((wrappers.ShadowMode, {}),)),
     "all that dreams allow": (
         "NeuralDoom-v0",

@@ -83,7 +83,7 @@ def test_info_holds_the_variables_as_python_floats(env):
     _, info = env.reset(seed=0)
     assert info == {"ammo2": 50.0} and type(info["ammo2"]) is float
     *_, info = env.step(0)
-    assert set(info) == {"variables"}
+    assert set(info) == {"ammo2"}
 
 
 def test_info_holds_the_signals_if_asked_for_and_nothing_else_changes(env):
@@ -91,7 +91,7 @@ def test_info_holds_the_signals_if_asked_for_and_nothing_else_changes(env):
     for quiet, told in zip(play(env, seed=2), play(telling, seed=2), strict=True):
         signals = told[4].pop("signals")
         assert tuple(signals) == SIGNALS and all(type(value) is float for value in signals.values())
-        assert signals["ammo"] == quiet[4]["variables"]["ammo2"]
+        assert signals["ammo"] == quiet[4]["ammo2"]
         assert np.array_equal(quiet[0], told[0]) and quiet[1:] == told[1:]
     telling.close()
 
