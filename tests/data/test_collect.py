@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import neural_env.data.workers
 from neural_env.data.card import CARD
 from neural_env.data.collect import CollectConfig, collect, plan
 from neural_env.data.episode import SPLITS, split_of
@@ -215,18 +216,27 @@ def players_of(worker):
     return [(player, pid) for player, _ in children(worker) for pid, name in children(player) if name == "vizdoom"]
 
 
-def kill_soon(find):
-    """Kill the process that `find` chooses of the first worker, player and engine of ours that play."""
+def kill_soon(find, workers, monkeypatch):
+    """Kill the process that `find` chooses of a worker, its player and its engine, once all workers have played.
+
+    Not before: an engine that dies while it starts takes Python with it.
+    """
+    heard, playing, receive = set(), threading.Event(), neural_env.data.workers._receive
+
+    def receive_and_tell(pipe, process):
+        heard.add(process.pid)
+        if len(heard) == workers:
+            playing.set()
+        return receive(pipe, process)
 
     def watch():
-        for _ in range(2000):
-            for worker in active_children():
-                for player, engine in players_of(worker.pid):
-                    time.sleep(0.5)  # an engine that dies while it starts takes Python with it
-                    os.kill(find(worker.pid, player, engine), signal.SIGKILL)
-                    return
-            time.sleep(0.01)
+        playing.wait(120)
+        for worker in active_children():
+            for player, engine in players_of(worker.pid):
+                os.kill(find(worker.pid, player, engine), signal.SIGKILL)
+                return
 
+    monkeypatch.setattr("neural_env.data.workers._receive", receive_and_tell)
     threading.Thread(target=watch, daemon=True).start()
 
 
@@ -246,7 +256,7 @@ def kill_soon(find):
 def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, error, message):
     monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 60.0)
     config = short(tmp_path, workers=2, episodes=100)
-    kill_soon(find)
+    kill_soon(find, 2, monkeypatch)
     with pytest.raises(error, match=message):
         collect(config)
     assert not active_children()
