@@ -14,8 +14,8 @@ import pytest
 from neural_env.agents.player import load_agent, read_agent
 from neural_env.checkpoint import CheckpointError
 from neural_env.cli import main
-from neural_env.data.collect import play
 from neural_env.data.episode import split_of
+from neural_env.data.play import play
 from neural_env.data.shards import Dataset
 from neural_env.envs.real_doom import RealDoom
 from neural_env.training.agent import AgentRun, train_agent
