@@ -94,7 +94,7 @@ def test_images_of_every_kind_become_rgb_frames(dot, kind, observation):
     game = Foreign(dot(kind), observation)
     frame, info = game.reset(seed=3)
     assert frame.dtype == np.uint8 and frame.shape == ((16, 24, 3) if observation == "render" else (8, 12, 3))
-    assert info == {"variables": {}}
+    assert info == {}
     after = game.step(1)[0]
     assert not np.array_equal(frame, after) and (frame[..., 0] == frame[..., 2]).all()
     game.close()
