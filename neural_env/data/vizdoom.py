@@ -408,7 +408,7 @@ _LAUNCHER = """#!/bin/sh
 trap '' INT
 cd {home} || exit 1
 exec 3<lifeline || exit 1
-( read -r _ <&3 || {{ kill -9 $$; cd /; rm -rf {home}; }} ) >/dev/null 2>&1 &
+( trap '' HUP TERM; read -r _ <&3 || {{ kill -9 $$; cd /; rm -rf {home}; }} ) >/dev/null 2>&1 &
 exec {engine} "$@" 3<&-
 """
 
@@ -417,7 +417,8 @@ def _launcher(home: Path) -> Path:
     """A script that starts the engine in `home`, and ends it if the lifeline is cut without a word.
 
     The engine makes `_vizdoom/` in its working directory and has no option against it, and changing ours would be
-    felt by every thread. Ctrl-C is for Python alone: the engine ignores it, and is then closed in order.
+    felt by every thread. Ctrl-C is for Python alone: the engine ignores it, and is then closed in order. A signal to the
+    whole process group mustn't take the watcher before it has done its work.
     """
     import vizdoom as vzd
 

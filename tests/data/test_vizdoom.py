@@ -337,15 +337,18 @@ def test_closing_twice_is_harmless_and_play_can_go_on_afterwards(engine):
     engine.new_episode(0)
 
 
-def test_no_engine_outlives_a_killed_python(tmp_path):
+@pytest.mark.parametrize("kill", [lambda python: python.kill(), lambda python: os.killpg(python.pid, signal.SIGTERM)])
+def test_no_engine_outlives_a_killed_python(tmp_path, kill):
     code = (
         "import time; from neural_env.data.vizdoom import DoomEngine\n"
         "engine = DoomEngine('basic'); engine.new_episode(0)\n"
         "print(engine._game.get_doom_config_path(), flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+    )
     config = Path(process.stdout.readline().strip())
-    process.kill()
+    kill(process)
     process.communicate()
     deadline = time.monotonic() + 10
     while config.parent.exists() and time.monotonic() < deadline:
