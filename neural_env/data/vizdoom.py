@@ -417,8 +417,8 @@ def _launcher(home: Path) -> Path:
     """A script that starts the engine in `home`, and ends it if the lifeline is cut without a word.
 
     The engine makes `_vizdoom/` in its working directory and has no option against it, and changing ours would be
-    felt by every thread. Ctrl-C is for Python alone: the engine ignores it, and is then closed in order. A signal to the
-    whole process group mustn't take the watcher before it has done its work.
+    felt by every thread. Ctrl-C is for Python alone: the engine ignores it, and is then closed in order. A signal to
+    the whole process group mustn't take the watcher before it has done its work.
     """
     import vizdoom as vzd
 
