@@ -129,10 +129,10 @@ def _distances(convolutions: Any, linear: Any, pairs: UInt8[Array, "b 2 H W 3"])
 
 def _distance(convolutions: Any, linear: Any, pair: UInt8[Array, "2 H W 3"]) -> Float[Array, ""]:
     """Equation 1: a sum over stages of the weighted squared differences, averaged over places."""
-    distance = jnp.float32(0)
+    distance: Float[Array, ""] = jnp.float32(0)
     for weight, features in zip(linear, _stages(convolutions, pair), strict=True):
         y, y0 = features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-10)
-        distance += ((y - y0) ** 2 @ weight).mean()
+        distance += (weight * (y - y0) ** 2).sum(-1).mean()
     return distance
 
 
