@@ -10,9 +10,13 @@ import numpy as np
 
 from neural_env.envs.doom import Frame
 from neural_env.evaluation.frames import psnr, ssim
+from neural_env.evaluation.lpips import lpips, require_weights
 
-METRICS: dict[str, Callable[[Frame, Frame], Any]] = {"psnr": psnr, "ssim": ssim}
-"""Likenesses of frames by name: the more, the more alike."""
+METRICS: dict[str, Callable[[Frame, Frame], Any]] = {"psnr": psnr, "ssim": ssim, "lpips": lpips}
+"""Comparisons of two frames by name."""
+
+WORST: dict[str, Callable[[list[float]], float]] = {"psnr": min, "ssim": min, "lpips": max}
+"""Which of an episode's values belongs to the frames least alike: LPIPS is a distance, the others are likenesses."""
 
 REWARD_TOLERANCE = 0.5  # rewards closer than this agree, as in `neural-env evaluate`
 
@@ -28,10 +32,17 @@ class Side:
 
 
 def checked_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, PSNR first: the horizon and `truncate_below` are in dB; raises `ValueError` for an unknown one."""
+    """The names, PSNR first: the horizon and `truncate_below` are in dB.
+
+    Raises:
+        ValueError: an unknown name.
+        ImportError: LPIPS is among them, and the package with its weights is missing; they are read when first used.
+    """
     unknown = [name for name in names if name not in METRICS] if not isinstance(names, str) else [names]
     if unknown:
         raise ValueError(f"metrics must be a list of {', '.join(METRICS)}; got {names!r}")
+    if "lpips" in names:
+        require_weights()
     return ("psnr", *(name for name in dict.fromkeys(names) if name != "psnr"))
 
 
@@ -85,7 +96,8 @@ class Comparison:
         about: dict[str, Any] = {"steps": self.steps}
         for name, values in self._values.items():
             if values:
-                about |= {f"mean_{name}": float(np.mean(values)), f"min_{name}": min(values)}
+                worst = WORST[name]
+                about |= {f"mean_{name}": float(np.mean(values)), f"{worst.__name__}_{name}": worst(values)}
         return about | {
             "horizon": self.steps if self._horizon is None else self._horizon,
             "diverged": self._horizon is not None,

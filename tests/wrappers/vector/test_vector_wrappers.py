@@ -6,6 +6,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from neural_env import wrappers
+from neural_env.evaluation.lpips import lpips
 from neural_env.wrappers import vector
 from neural_env.wrappers.vector.episodes import EpisodeWrapper
 
@@ -99,6 +100,16 @@ def test_shadows_are_what_gymnasium_makes_of_single_ones(dreams, singles, fake, 
     for a, b in zip(ours[:3], theirs[:3], strict=True):  # the first episode: luck is the same, sums are rounded
         assert np.abs(a[0].astype(int) - b[0]).max() <= 1
         assert a[4]["shadow"]["psnr"] == pytest.approx(b[4]["shadow"]["psnr"], abs=0.1)
+
+
+def test_shadows_tell_lpips_row_by_row(dreams, fake):
+    fake.ends = (CONTEXT - 1 + 3, False)
+    for observations, _, _, _, infos in play(vector.ShadowMode(dreams(), metrics=["lpips"]))[:4]:
+        np.testing.assert_allclose(
+            infos["shadow"]["lpips"], lpips(observations, infos["shadow"]["real_obs"]), atol=1e-6
+        )
+    about = infos["episode_shadow"]
+    assert (about["max_lpips"] > about["mean_lpips"]).all() and (about["mean_lpips"] > 0).all()
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
