@@ -216,8 +216,8 @@ def players_of(worker):
     return [(player, pid) for player, _ in children(worker) for pid, name in children(player) if name == "vizdoom"]
 
 
-def kill_soon(find, workers, monkeypatch):
-    """Kill the process that `find` chooses of a worker, its player and its engine, once all workers have played.
+def strike_soon(strike, workers, monkeypatch):
+    """Call `strike` with the process ids of a worker, its player and its engine, once all workers have played.
 
     Not before: an engine that dies while it starts takes Python with it.
     """
@@ -230,10 +230,10 @@ def kill_soon(find, workers, monkeypatch):
         return receive(pipe, process)
 
     def watch():
-        playing.wait(120)
+        playing.wait()
         for worker in active_children():
             for player, engine in players_of(worker.pid):
-                os.kill(find(worker.pid, player, engine), signal.SIGKILL)
+                strike(worker.pid, player, engine)
                 return
 
     monkeypatch.setattr("neural_env.data.workers._receive", receive_and_tell)
@@ -256,7 +256,7 @@ def kill_soon(find, workers, monkeypatch):
 def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, error, message):
     monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 60.0)
     config = short(tmp_path, workers=2, episodes=100)
-    kill_soon(find, 2, monkeypatch)
+    strike_soon(lambda *processes: os.kill(find(*processes), signal.SIGKILL), 2, monkeypatch)
     with pytest.raises(error, match=message):
         collect(config)
     assert not active_children()
@@ -264,14 +264,11 @@ def test_a_crash_in_a_worker_reaches_the_caller(tmp_path, monkeypatch, find, err
 
 
 def test_a_worker_that_hangs_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 3.0)
+    def stop(worker, player, engine):
+        monkeypatch.setattr("neural_env.data.workers.SILENCE_SECONDS", 3.0)  # not before: engines take long to start
+        os.kill(worker, signal.SIGSTOP)
 
-    def stop_soon():
-        while not (found := [worker.pid for worker in active_children() if players_of(worker.pid)]):
-            time.sleep(0.01)
-        os.kill(found[0], signal.SIGSTOP)
-
-    threading.Thread(target=stop_soon, daemon=True).start()
+    strike_soon(stop, 2, monkeypatch)
     with pytest.raises(WorkersHung, match=r"no worker finished an episode in 3\.0 s; collect again"):
         collect(short(tmp_path, workers=2, episodes=100))
     assert not active_children()
