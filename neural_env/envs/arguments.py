@@ -75,7 +75,27 @@ class Dialled:
 
     world: World
     num_steps: int
-    termination: str
+    _termination: str
+    _limit: int | None
+
+    @property
+    def termination(self) -> str:
+        """When an episode ends: "sample", "threshold" or "never"; another one compiles the step anew."""
+        return self._termination
+
+    @termination.setter
+    def termination(self, when: str) -> None:
+        one_of("termination", when, TERMINATIONS)
+        self._termination = when
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Steps that an episode has at most; None, which -1 is too: no limit."""
+        return self._limit
+
+    @max_episode_steps.setter
+    def max_episode_steps(self, steps: int | None) -> None:
+        self._limit = None if steps is None else _limit(steps)
 
     @property
     def guidance(self) -> float:
@@ -110,7 +130,6 @@ class Dialled:
         """Sets all, once `world` is known."""
         if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
             raise ValueError(f"num_steps must be an integer of at least 1, got {num_steps!r}")
-        one_of("termination", termination, TERMINATIONS)
         self.num_steps, self.termination = num_steps, termination
         self.context_noise, self.guidance, self.temperature = context_noise, guidance, temperature
 
@@ -147,13 +166,13 @@ def time_limit(max_episode_steps: int | None, game: GameConfig) -> int | None:
     Raises:
         ValueError: another number below 1, or none at all.
     """
-    if max_episode_steps is None:
-        return max(1, _TIME_LIMIT // game.frame_skip)
-    if max_episode_steps == -1:
-        return None
-    if isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, int) or max_episode_steps < 1:
-        raise ValueError(f"max_episode_steps must be an integer of at least 1, or -1, got {max_episode_steps!r}")
-    return max_episode_steps
+    return max(1, _TIME_LIMIT // game.frame_skip) if max_episode_steps is None else _limit(max_episode_steps)
+
+
+def _limit(steps: int) -> int | None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or (steps < 1 and steps != -1):
+        raise ValueError(f"max_episode_steps must be an integer of at least 1, or -1, got {steps!r}")
+    return None if steps == -1 else steps
 
 
 def read_world(scenario: str | None, checkpoint: str | None, frame_skip: int | None) -> World:

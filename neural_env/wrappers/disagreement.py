@@ -9,6 +9,7 @@ import numpy as np
 
 from neural_env.envs.doom import Frame
 from neural_env.wrappers.dreams import dream_of, require_own_actions
+from neural_env.wrappers.plain import threshold
 from neural_env.wrappers.spread import Spread
 from neural_env.wrappers.streams import Stream, stream_of
 
@@ -61,7 +62,7 @@ class Disagreement(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Reco
         self._dream = dream_of(env, "Disagreement")
         require_own_actions(env, "Disagreement")
         self._spread = Spread(samples, kind)
-        self._truncate_above = truncate_above
+        self._truncate_above = threshold("truncate_above", truncate_above)
         self._key = info_key
         self._stream: Stream | None = None
         self._running = False

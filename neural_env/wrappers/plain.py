@@ -13,3 +13,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(item) for item in value]
     return value
+
+
+def threshold(name: str, value: Any) -> float | None:
+    """A wrapper's threshold: a number, or None for never; raises `ValueError` for what nothing compares with."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value == value):
+        return value
+    raise ValueError(f"{name} must be a number, or None for never, got {value!r}")

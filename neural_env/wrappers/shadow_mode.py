@@ -12,6 +12,7 @@ from neural_env.envs.doom import Frame
 from neural_env.wrappers.comparison import Comparison, Side, checked_metrics
 from neural_env.wrappers.dreams import dream_of, require_own_actions
 from neural_env.wrappers.json_lines import JsonLines
+from neural_env.wrappers.plain import threshold
 from neural_env.wrappers.real_past import RealPast, require_frames
 from neural_env.wrappers.real_starts import refuse_options
 
@@ -96,7 +97,7 @@ class ShadowMode(gym.Wrapper[Frame, np.int64, Frame, np.int64], gym.utils.Record
         self._past = RealPast(self._dream.game)
         require_frames(env.observation_space, self._past, "ShadowMode")
         self._comparison = Comparison(names, horizon_below)
-        self._truncate_below = truncate_below
+        self._truncate_below = threshold("truncate_below", truncate_below)
         self._log = None if log is None else JsonLines(log)
         self._since_sync = 0
         self._episode = -1

@@ -197,6 +197,27 @@ def test_a_time_limit_goes_on_from_a_kept_moment_and_can_be_set(env):
     assert [env.step(0)[3] for _ in range(3)] == [False] * 3
 
 
+@pytest.mark.parametrize("steps", [0, -2, 2.5, "x", True])
+def test_a_time_limit_that_is_none_is_refused_when_it_is_set(env, steps):
+    before = env.unwrapped.max_episode_steps
+    with pytest.raises(ValueError, match="max_episode_steps must be an integer of at least 1, or -1"):
+        env.unwrapped.max_episode_steps = steps
+    assert env.unwrapped.max_episode_steps == before
+
+
+def test_no_time_limit_is_none_or_minus_one(env):
+    before = env.unwrapped.max_episode_steps
+    for none in (None, -1):
+        env.unwrapped.max_episode_steps = none
+        assert env.unwrapped.max_episode_steps is None
+    env.unwrapped.max_episode_steps = before
+
+
+def test_an_unknown_way_to_end_is_refused_when_it_is_set(env):
+    with pytest.raises(ValueError, match="termination must be one of 'sample'"):
+        env.unwrapped.termination = "foo"
+
+
 def test_makes_time_limit_only_shortens_the_dreams_own(guided_folder):
     env = gym.make("NeuralDoom-v0", checkpoint=str(guided_folder), max_episode_steps=2)
     assert env.spec.max_episode_steps == 2 and env.unwrapped.max_episode_steps == 525

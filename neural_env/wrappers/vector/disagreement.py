@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from neural_env.wrappers.plain import threshold
 from neural_env.wrappers.spread import Spread
 from neural_env.wrappers.streams import Stream, streams_of
 from neural_env.wrappers.vector.dreams import require_own_actions, set_dials, single_of
@@ -42,7 +43,7 @@ class Disagreement(EpisodeWrapper):
         super().__init__(env)
         require_own_actions(env, "Disagreement")
         self._spread = Spread(samples, kind)
-        self._truncate_above = truncate_above
+        self._truncate_above = threshold("truncate_above", truncate_above)
         self._key = info_key
         self._single = single_of(self._dreams)
         self._streams: list[Stream] | None = None

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from neural_env.wrappers.comparison import Comparison, Side, checked_metrics
 from neural_env.wrappers.json_lines import JsonLines
+from neural_env.wrappers.plain import threshold
 from neural_env.wrappers.real_past import RealPast, require_frames
 from neural_env.wrappers.shadow_mode import period_of
 from neural_env.wrappers.vector.dreams import require_own_actions, set_contexts
@@ -56,7 +57,7 @@ class ShadowMode(EpisodeWrapper):
         self._pasts = [RealPast(self._dreams.game) for _ in rows]
         require_frames(env.single_observation_space, self._pasts[0], "ShadowMode")
         self._comparisons = [Comparison(names, horizon_below) for _ in rows]
-        self._truncate_below = truncate_below
+        self._truncate_below = threshold("truncate_below", truncate_below)
         self._log = None if log is None else JsonLines(log)
         self._since_sync = [0 for _ in rows]
         self._episodes = [-1 for _ in rows]
