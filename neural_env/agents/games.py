@@ -269,7 +269,7 @@ class _Game:
 
     def __init__(self, config: GamesConfig, board: Board, row: int) -> None:
         self._env = make_game(config)
-        self._names = scenario_named(config.scenario).variable_names
+        self._names = config.game.variable_names
         self._config = config
         self._board = board
         self._row = row
