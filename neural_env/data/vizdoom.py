@@ -16,6 +16,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 NO_OP = "noop"
 _SWAY_UNITS = 17  # the weapon never sways by more than 16
+_STARTING = threading.Lock()  # two engines that start in two threads at once crash Python (a fault of ViZDoom 1.3)
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,8 @@ class DoomEngine:
             game = _configured(self.scenario, self.resolution, home)
             self._shut = weakref.finalize(self, _shut_down, game, home, _lifeline(home))
             game.set_vizdoom_path(str(_launcher(home)))
-            game.init()
+            with _STARTING:
+                game.init()
             self._game = game
         return self._game
 

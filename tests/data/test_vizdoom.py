@@ -416,3 +416,19 @@ def test_signals_tell_where_the_player_is(engine):
 def test_signals_before_the_first_episode_are_refused(engine):
     with pytest.raises(EngineCrashed, match="start an episode before reading"):
         engine.signals()
+
+
+def test_engines_that_start_in_threads_at_once_do_not_crash_python():
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from neural_env.data.vizdoom import DoomEngine\n"
+        "for _ in range(4):\n"
+        "    engines = [DoomEngine('take_cover') for _ in range(4)]\n"
+        "    with ThreadPoolExecutor(4) as pool:\n"
+        "        starts = list(pool.map(lambda engine: engine.new_episode(1)[0], engines))\n"
+        "    for engine in engines:\n"
+        "        engine.close()\n"
+        "    print(all((frame == starts[0]).all() for frame in starts))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout.split()) == (0, ["True"] * 4), ran.stderr
