@@ -20,16 +20,18 @@ from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
+from neural_env.training.distill import DistillConfig, DistillStage
 from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
-from neural_env.training.loop import LoopConfig, Stage, finished, train
+from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measure_variables
+from neural_env.training.rollout import HORIZONS, RolloutConfig, RolloutStage
 from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
-from neural_env.world.model import PRESETS, ModelConfig, WorldModel
-from neural_env.world.parameters import all_arrays, fingerprint
+from neural_env.world.model import PRESETS, ModelConfig, WorldModel, distilled
+from neural_env.world.parameters import all_arrays, fingerprint, replaced
+from neural_env.world.unet import UNet
 
 M = TypeVar("M", bound=nnx.Module)
-STAGES = ("autoencoder", "denoiser", "outcome")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,24 @@ class DenoiserRun(TrainConfig):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutRun(TrainConfig):
+    """Train the run's denoiser on, after frames that it dreamed itself."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1_500, batch=4, learning_rate=2e-4))
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRun(TrainConfig):
+    """Distil the run's denoiser, as its last stage left it, to one step."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=2e-4))
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +116,31 @@ def train_denoiser(run: DenoiserRun) -> None:
     _hand_over(stage, module, run, state, dataset)
 
 
-def train_decoder(run: DecoderRun) -> None:
-    """The fourth stage: better pictures of the same latents."""
+def train_rollout(run: RolloutRun) -> None:
+    """The denoiser's last part: the same, after frames of its own."""
     dataset = Dataset.open(run.data)
     world = _with_autoencoder(run, dataset)
-    world.unet = load_module(world.unet, run.out / "denoiser" / "weights.safetensors")
+    world.unet, _ = _denoiser(world.unet, run.out, ())
+    training, _ = _windows(run, dataset, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
+    stage = RolloutStage(world, training, _horizons(run, dataset, world), run.rollout)
+    module, state = _run(stage, world.unet, run)
+    _hand_over(stage, module, run, state, dataset, parent=fingerprint(all_arrays(world.unet)))
+
+
+def train_distill(run: DistillRun) -> None:
+    """The denoiser in one step."""
+    dataset = Dataset.open(run.data)
+    world = _with_autoencoder(run, dataset)
+    world.unet, _ = _denoiser(world.unet, run.out, ("rollout",))
+    stage = DistillStage(world, *_windows(run, dataset, world, pictures_only=True, mixture=run.mixture), run.distill)
+    module, state = _run(stage, world.unet, run)
+    _hand_over(stage, module, run, state, dataset, parent=fingerprint(all_arrays(world.unet)))
+
+
+def train_decoder(run: DecoderRun) -> None:
+    """Better pictures of the same latents."""
+    dataset = Dataset.open(run.data)
+    world, _, _ = _with_denoiser(_with_autoencoder(run, dataset), _preset(run.preset), dataset, run.out)
     training, validation = _windows(run, dataset, world, pictures_only=True)
     pairs = pairs_of(world, dataset, "train", training, run.max_frames)
     stage = DecoderStage(
@@ -111,7 +151,7 @@ def train_decoder(run: DecoderRun) -> None:
 
 
 def train_outcome(run: OutcomeRun) -> None:
-    """The third stage: reward, termination, variables."""
+    """Reward, termination, variables."""
     dataset = Dataset.open(run.data)
     world = _with_autoencoder(run, dataset)
     training, validation = _windows(run, dataset, world, pictures_only=False)
@@ -136,10 +176,10 @@ def bundle(config: BundleRun) -> None:
     dataset = Dataset.open(config.data, verify=False)
     game, model = game_of(dataset), _preset(config.preset)
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
-    for name, attribute in zip(STAGES, ("autoencoder", "unet", "outcome"), strict=True):
-        module = load_module(getattr(world, attribute), config.run / name / "weights.safetensors")
-        setattr(world, attribute, module)
-    stages = [*STAGES, *_with_finetuned_decoder(world, config.run / "decoder")]
+    for name in ("autoencoder", "outcome"):
+        setattr(world, name, load_module(getattr(world, name), config.run / name / "weights.safetensors"))
+    world, model, stages = _with_denoiser(world, model, dataset, config.run)
+    stages = ["autoencoder", *stages, "outcome", *_with_finetuned_decoder(world, config.run / "decoder")]
     latents = encoded(dataset, "validation", world.autoencoder, config.run / "latents")
     provenance = {
         "preset": config.preset,
@@ -149,6 +189,40 @@ def bundle(config: BundleRun) -> None:
     starts = _starting_contexts(latents, world.context, config.starts)
     save(Checkpoint(world, model, game, starts, provenance, {}), config.out)
     Console().print(f"bundled {config.out}")
+
+
+def _with_denoiser(
+    world: WorldModel, model: ModelConfig, dataset: Dataset, folder: Path
+) -> tuple[WorldModel, ModelConfig, list[str]]:
+    """The world with the denoiser of the run's last stage, its configuration, and the stages that made the denoiser."""
+    unet, stages = _denoiser(world.unet, folder, ("rollout", "distill"))
+    if "distill" in stages:
+        model = distilled(model)
+        student = nnx.eval_shape(lambda: WorldModel(model, game_of(dataset), rngs=nnx.Rngs(0)))
+        learned = all_arrays(unet)
+        unet = replaced(student.unet, {name: learned[name] for name in all_arrays(student.unet)})
+        student.autoencoder, student.outcome = world.autoencoder, world.outcome
+        world = student
+    world.unet = unet
+    return world, model, stages
+
+
+def _denoiser(unet: UNet, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:
+    """The run's denoiser after those `later` stages that it went through, and the names of its stages.
+
+    Raises:
+        ValueError: a later stage began from other weights than the one before it left.
+    """
+    unet, stages = load_module(unet, folder / "denoiser" / "weights.safetensors"), ["denoiser"]
+    for name in later:
+        if (folder / name / "stage.json").is_file():
+            record = json.loads((folder / name / "stage.json").read_text())
+            if record["parent"] != fingerprint(all_arrays(unet)):
+                cure = f"run it again in an empty folder, or remove {folder / name}"
+                raise ValueError(f"the {name} stage began from other weights than the {stages[-1]} stage left: {cure}")
+            unet = load_module(unet, folder / name / "weights.safetensors")
+            stages.append(name)
+    return unet, stages
 
 
 def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
@@ -220,16 +294,30 @@ def _with_autoencoder(run: TrainConfig, dataset: Dataset) -> WorldModel:
 
 
 def _windows(
-    run: TrainConfig, dataset: Dataset, world: WorldModel, *, pictures_only: bool, mixture: Mixture | None = None
+    run: TrainConfig,
+    dataset: Dataset,
+    world: WorldModel,
+    *,
+    pictures_only: bool,
+    mixture: Mixture | None = None,
+    ahead: int = 1,
 ) -> tuple[Windows, Windows]:
-    """Windows of the training split, drawn as `mixture` says, and of the validation split."""
+    """Windows of the training split, drawn as `mixture` says and going on for `ahead` frames, and of validation."""
 
-    def of(split: Split, weigh: Weigh | None) -> Windows:
+    def of(split: Split, weigh: Weigh | None, ahead: int) -> Windows:
         data = encoded(dataset, split, world.autoencoder, run.out / "latents")
-        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh)
+        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh, ahead=ahead)
 
     weigh = weighed(mixture, dataset, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
-    return of("train", weigh), of("validation", None)
+    return of("train", weigh, ahead), of("validation", None, 1)
+
+
+def _horizons(run: RolloutRun, dataset: Dataset, world: WorldModel) -> list[Batch]:
+    """Validation windows that go on for as many of the steps of interest as the episodes last."""
+    data = encoded(dataset, "validation", world.autoencoder, run.out / "latents")
+    long_enough = (steps for steps in reversed(HORIZONS) if len(data.windows(world.context, steps + 1)))
+    ahead = next(long_enough, run.rollout.frames)
+    return Windows(data, world.context, 0, pictures_only=True, ahead=ahead).evenly(16, 4)
 
 
 def _preset(name: str) -> ModelConfig:
