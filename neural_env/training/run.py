@@ -13,10 +13,9 @@ from flax import nnx
 from rich.console import Console
 
 from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
-from neural_env.data.episode import Split
+from neural_env.data.corpus import Corpus
+from neural_env.data.episode import SPLITS, Split
 from neural_env.data.mixture import Mixture
-from neural_env.data.shards import Dataset
-from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
@@ -38,9 +37,10 @@ M = TypeVar("M", bound=nnx.Module)
 class TrainConfig:
     """What is common to all stages of a run."""
 
-    data: Path  # dataset folder, made by `neural-env collect`
+    data: tuple[Path, ...]  # dataset folders, of one game, made by `neural-env collect`
     out: Path  # folder of the run; each stage has its own folder in it
     preset: str = "small"  # sizes of the model
+    max_frames_per_dataset: int | None = None  # bounds what is read of each split, in whole shards drawn evenly
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
@@ -95,95 +95,98 @@ class OutcomeRun(TrainConfig):
 
 def train_autoencoder(run: AutoencoderRun) -> None:
     """The first stage: frames to latents and back."""
-    dataset = Dataset.open(run.data)
-    world = _world(run, dataset)
-    training = some_frames(dataset, "train", run.max_frames)
-    stage = AutoencoderStage(training, some_frames(dataset, "validation", 512), run.loop.seed)
+    corpus = _corpus(run)
+    world = _world(run, corpus)
+    training = some_frames(corpus, "train", run.max_frames)
+    stage = AutoencoderStage(training, some_frames(corpus, "validation", 512), run.loop.seed)
     module = world.autoencoder
     if not has_state(run.out / "autoencoder" / "state"):  # else the trained weights replace it anyway
         module = fit_linear(module, training[:: max(1, len(training) // 1024)])
     module, state = _run(stage, module, run)
     module = measure_latents(module, training[:: max(1, len(training) // 4096)])
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, corpus)
 
 
 def train_denoiser(run: DenoiserRun) -> None:
     """The second stage: the next latent from the past and the action."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
-    stage = DenoiserStage(world, *_windows(run, dataset, world, pictures_only=True, mixture=run.mixture))
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
+    stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture))
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, corpus)
 
 
 def train_rollout(run: RolloutRun) -> None:
     """The denoiser's last part: the same, after frames of its own."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
     world.unet, _ = _denoiser(world.unet, run.out, ())
-    training, _ = _windows(run, dataset, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
-    stage = RolloutStage(world, training, _horizons(run, dataset, world), run.rollout)
+    training, _ = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
+    stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout)
+    parent = _begun_from(world.unet, run.out / stage.name)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, dataset, parent=fingerprint(all_arrays(world.unet)))
+    _hand_over(stage, module, run, state, corpus, parent=parent)
 
 
 def train_distill(run: DistillRun) -> None:
     """The denoiser in one step."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
     world.unet, _ = _denoiser(world.unet, run.out, ("rollout",))
-    stage = DistillStage(world, *_windows(run, dataset, world, pictures_only=True, mixture=run.mixture), run.distill)
+    stage = DistillStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.distill)
+    parent = _begun_from(world.unet, run.out / stage.name)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, dataset, parent=fingerprint(all_arrays(world.unet)))
+    _hand_over(stage, module, run, state, corpus, parent=parent)
 
 
 def train_decoder(run: DecoderRun) -> None:
     """Better pictures of the same latents."""
-    dataset = Dataset.open(run.data)
-    world, _, _ = _with_denoiser(_with_autoencoder(run, dataset), _preset(run.preset), dataset, run.out)
-    training, validation = _windows(run, dataset, world, pictures_only=True)
-    pairs = pairs_of(world, dataset, "train", training, run.max_frames)
+    corpus = _corpus(run)
+    world, _, _ = _with_denoiser(_with_autoencoder(run, corpus), _preset(run.preset), corpus, run.out)
+    training, validation = _windows(run, corpus, world, pictures_only=True)
+    pairs = pairs_of(world, corpus, "train", training, run.max_frames)
     stage = DecoderStage(
-        world.autoencoder, pairs, pairs_of(world, dataset, "validation", validation, 512), run.loop.seed
+        world.autoencoder, pairs, pairs_of(world, corpus, "validation", validation, 512), run.loop.seed
     )
     module, state = _run(stage, world.autoencoder.decoder, run)
-    _hand_over(stage, module, run, state, dataset, autoencoder=fingerprint(all_arrays(world.autoencoder)))
+    _hand_over(stage, module, run, state, corpus, autoencoder=fingerprint(all_arrays(world.autoencoder)))
 
 
 def train_outcome(run: OutcomeRun) -> None:
     """Reward, termination, variables."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
-    training, validation = _windows(run, dataset, world, pictures_only=False)
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
+    training, validation = _windows(run, corpus, world, pictures_only=False)
     stage = OutcomeStage(training, validation)
     module, state = _run(stage, measure_variables(world.outcome, training.data), run)
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, corpus)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleRun:
     """Assemble the stages of a run into a checkpoint that `neural_env.load` reads."""
 
-    data: Path  # dataset folder that the run was trained on
+    data: tuple[Path, ...]  # dataset folders that the run was trained on
     run: Path  # folder of the run
     out: Path  # checkpoint folder to write
     preset: str = "small"  # sizes of the model
     starts: int = 32  # real starting contexts to include, from validation episodes
+    max_frames_per_dataset: int | None = None  # as in training
 
 
 def bundle(config: BundleRun) -> None:
     """Writes the checkpoint; scores are added by `neural-env evaluate world --write`."""
-    dataset = Dataset.open(config.data, verify=False)
-    game, model = game_of(dataset), _preset(config.preset)
+    corpus = Corpus.open(config.data, verify=False, max_frames=config.max_frames_per_dataset)
+    game, model = corpus.game, _preset(config.preset)
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
     for name in ("autoencoder", "outcome"):
         setattr(world, name, load_module(getattr(world, name), config.run / name / "weights.safetensors"))
-    world, model, stages = _with_denoiser(world, model, dataset, config.run)
+    world, model, stages = _with_denoiser(world, model, corpus, config.run)
     stages = ["autoencoder", *stages, "outcome", *_with_finetuned_decoder(world, config.run / "decoder")]
-    latents = encoded(dataset, "validation", world.autoencoder, config.run / "latents")
+    latents = encoded(corpus, "validation", world.autoencoder, config.run / "latents")
     provenance = {
         "preset": config.preset,
-        "data": {"manifest_hash": dataset.manifest_hash, "policy": dataset.manifest.policy, "frames": _counts(dataset)},
+        "data": corpus.provenance(),
         "stages": {name: json.loads((config.run / name / "stage.json").read_text()) for name in stages},
     }
     starts = _starting_contexts(latents, world.context, config.starts)
@@ -192,13 +195,13 @@ def bundle(config: BundleRun) -> None:
 
 
 def _with_denoiser(
-    world: WorldModel, model: ModelConfig, dataset: Dataset, folder: Path
+    world: WorldModel, model: ModelConfig, corpus: Corpus, folder: Path
 ) -> tuple[WorldModel, ModelConfig, list[str]]:
     """The world with the denoiser of the run's last stage, its configuration, and the stages that made the denoiser."""
     unet, stages = _denoiser(world.unet, folder, ("rollout", "distill"))
     if "distill" in stages:
         model = distilled(model)
-        student = nnx.eval_shape(lambda: WorldModel(model, game_of(dataset), rngs=nnx.Rngs(0)))
+        student = nnx.eval_shape(lambda: WorldModel(model, corpus.game, rngs=nnx.Rngs(0)))
         learned = all_arrays(unet)
         unet = replaced(student.unet, {name: learned[name] for name in all_arrays(student.unet)})
         student.autoencoder, student.outcome = world.autoencoder, world.outcome
@@ -225,6 +228,24 @@ def _denoiser(unet: UNet, folder: Path, later: tuple[str, ...]) -> tuple[UNet, l
     return unet, stages
 
 
+def _begun_from(unet: UNet, folder: Path) -> str:
+    """The fingerprint of the weights that a stage begins from, written down so that it goes on from no others.
+
+    Raises:
+        ValueError: the folder holds a training that began from others.
+    """
+    path, parent = folder / "parent.json", fingerprint(all_arrays(unet))
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(parent))
+        temporary.replace(path)
+    if json.loads(path.read_text()) != parent:
+        cure = "remove that folder to begin anew"
+        raise ValueError(f"{folder} holds a training that began from other weights than the run has now: {cure}")
+    return parent
+
+
 def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
     """Gives the world the run's fine-tuned decoder, if there is one; returns the stages that this adds."""
     if not (folder / "stage.json").is_file():
@@ -238,26 +259,17 @@ def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
     return ["decoder"]
 
 
-def game_of(dataset: Dataset) -> GameConfig:
-    """The game that a dataset was collected from."""
-    return GameConfig(
-        dataset.scenario, dataset.action_names, dataset.variable_names, dataset.frame_skip, dataset.resolution
-    )
-
-
-def some_frames(dataset: Dataset, split: Split, limit: int) -> np.ndarray:
+def some_frames(corpus: Corpus, split: Split, limit: int) -> np.ndarray:
     """At most `limit` frames of a split, spread evenly over it."""
-    total = dataset.num_frames(split)
-    return frames_at(dataset, split, np.arange(0, total, max(1, -(-total // limit))))
+    total = corpus.num_frames(split)
+    return frames_at(corpus, split, np.arange(0, total, max(1, -(-total // limit))))
 
 
 def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
 
 
-def _hand_over(
-    stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset, **parents: str
-) -> None:
+def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, corpus: Corpus, **parents: str) -> None:
     folder = run.out / stage.name
     save_module(module, folder / "weights.safetensors")
     record = {
@@ -266,7 +278,7 @@ def _hand_over(
         "samples": int(state.step) * run.loop.batch,
         "seed": run.loop.seed,
         "loop": asdict(run.loop),
-        "data": dataset.manifest_hash,
+        "data": corpus.provenance(),
         **parents,
         "code_version": __version__,
         "finished": time.strftime("%Y-%m-%d"),
@@ -276,26 +288,28 @@ def _hand_over(
     Console().print(f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}")
 
 
-def _require_splits(dataset: Dataset) -> None:
-    for split in ("train", "validation"):
-        if not dataset.manifest.of_split(split):
-            raise ValueError(f"{dataset.folder} has no {split} episodes: collect at least 10, seeds are split by digit")
+def _corpus(run: TrainConfig) -> Corpus:
+    """The run's data; training and validation episodes must be in it, in whichever dataset."""
+    corpus = Corpus.open(run.data, max_frames=run.max_frames_per_dataset)
+    for split in SPLITS[:2]:
+        if not corpus.num_frames(split):
+            raise ValueError(f"{corpus.name} has no {split} episodes: collect at least 10, seeds are split by digit")
+    return corpus
 
 
-def _world(run: TrainConfig, dataset: Dataset) -> WorldModel:
-    _require_splits(dataset)
-    return WorldModel(_preset(run.preset), game_of(dataset), rngs=nnx.Rngs(run.loop.seed))
+def _world(run: TrainConfig, corpus: Corpus) -> WorldModel:
+    return WorldModel(_preset(run.preset), corpus.game, rngs=nnx.Rngs(run.loop.seed))
 
 
-def _with_autoencoder(run: TrainConfig, dataset: Dataset) -> WorldModel:
-    world = _world(run, dataset)
+def _with_autoencoder(run: TrainConfig, corpus: Corpus) -> WorldModel:
+    world = _world(run, corpus)
     world.autoencoder = load_module(world.autoencoder, run.out / "autoencoder" / "weights.safetensors")
     return world
 
 
 def _windows(
     run: TrainConfig,
-    dataset: Dataset,
+    corpus: Corpus,
     world: WorldModel,
     *,
     pictures_only: bool,
@@ -305,16 +319,16 @@ def _windows(
     """Windows of the training split, drawn as `mixture` says and going on for `ahead` frames, and of validation."""
 
     def of(split: Split, weigh: Weigh | None, ahead: int) -> Windows:
-        data = encoded(dataset, split, world.autoencoder, run.out / "latents")
+        data = encoded(corpus, split, world.autoencoder, run.out / "latents")
         return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh, ahead=ahead)
 
-    weigh = weighed(mixture, dataset, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
+    weigh = weighed(mixture, corpus, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
     return of("train", weigh, ahead), of("validation", None, 1)
 
 
-def _horizons(run: RolloutRun, dataset: Dataset, world: WorldModel) -> list[Batch]:
+def _horizons(run: RolloutRun, corpus: Corpus, world: WorldModel) -> list[Batch]:
     """Validation windows that go on for as many of the steps of interest as the episodes last."""
-    data = encoded(dataset, "validation", world.autoencoder, run.out / "latents")
+    data = encoded(corpus, "validation", world.autoencoder, run.out / "latents")
     long_enough = (steps for steps in reversed(HORIZONS) if len(data.windows(world.context, steps + 1)))
     ahead = next(long_enough, run.rollout.frames)
     return Windows(data, world.context, 0, pictures_only=True, ahead=ahead).evenly(16, 4)
@@ -324,10 +338,6 @@ def _preset(name: str) -> ModelConfig:
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; there are {sorted(PRESETS)}")
     return PRESETS[name]
-
-
-def _counts(dataset: Dataset) -> dict[str, int]:
-    return {split: dataset.num_frames(split) for split in ("train", "validation", "test")}
 
 
 def _starting_contexts(data: LatentData, context: int, count: int) -> Starts:
