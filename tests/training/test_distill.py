@@ -59,6 +59,10 @@ class NoWindows:
         return [{**self.batch(0, size), "latent": np.zeros((size, *SHAPE), np.float32)}] * batches
 
 
+def on_device(batch):
+    return {name: jnp.asarray(array) for name, array in batch.items()}
+
+
 @pytest.fixture
 def student_of(monkeypatch):
     """Distils a world into an affine network; returns samples of it."""
@@ -67,7 +71,7 @@ def student_of(monkeypatch):
     def learn(world):
         stage = DistillStage(world, NoWindows(), NoWindows(), DistillConfig(teacher_steps=32, guidance=2.0))
         module, adam = Affine(), optax.adam(0.05)
-        batch = stage.batch(0, 16)
+        batch = on_device(stage.batch(0, 16))
 
         def update(carry, key):
             params, state = carry
@@ -124,7 +128,7 @@ def test_student_and_teacher_are_compared_on_the_same_noise(tiny_world, windows,
 
 def test_the_loss_reaches_every_weight_of_the_student(tiny_world, windows):
     stage = DistillStage(tiny_world, windows, windows, DistillConfig(teacher_steps=2))
-    batch = stage.batch(0, 2)
+    batch = on_device(stage.batch(0, 2))
     assert batch.keys() == {"context", "actions"}
     loss = jax.jit(jax.grad(lambda p: stage.loss(replaced(tiny_world.unet, p), batch, jax.random.key(0))[0]))
     gradient = loss(parameters(tiny_world.unet))
