@@ -49,6 +49,11 @@ class Objective(Protocol):
         """Whether the network is told the length of the sampler's step."""
         ...
 
+    @property
+    def most_steps(self) -> int | None:
+        """The most steps that a sample can be drawn in; None: any number."""
+        ...
+
     def loss(self, network: Network, key: Key, x0: Latent, channel_weight: Float[Array, " c"]) -> Float[Array, " b"]:
         """The loss of each item, for clean latents `x0` [b, h, w, c].
 

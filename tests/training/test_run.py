@@ -27,7 +27,9 @@ from neural_env.training.run import (
     DistillRun,
     OutcomeRun,
     RolloutRun,
+    SamplerRun,
     bundle,
+    choose_sampler,
     some_frames,
     train_autoencoder,
     train_decoder,
@@ -36,6 +38,7 @@ from neural_env.training.run import (
     train_outcome,
     train_rollout,
 )
+from neural_env.training.sampler import SamplerConfig
 from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays
@@ -230,11 +233,8 @@ def test_a_distilled_world_takes_one_step_and_says_so(longer_run, data, tmp_path
     tiny = PRESETS["tiny"]
     assert made.model == replace(tiny, objective=Distilled(teacher=tiny.objective), num_steps=1)
     plays_five_steps(tmp_path / "world")
-    env = gym.make("NeuralDoom-v0", checkpoint=str(tmp_path / "world"), num_steps=2)
-    with pytest.raises(ValueError, match="distilled to one step and has unlearned more: num_steps is 2"):
-        env.reset(seed=0)
-        env.step(0)
-    env.close()
+    with pytest.raises(ValueError, match="num_steps must be at most 1 in this world, got 2"):
+        gym.make("NeuralDoom-v0", checkpoint=str(tmp_path / "world"), num_steps=2)
 
 
 def test_a_student_of_a_guided_world_needs_no_guidance(run, data, tmp_path, monkeypatch):
@@ -248,6 +248,20 @@ def test_a_student_of_a_guided_world_needs_no_guidance(run, data, tmp_path, monk
     made = neural_env.load(tmp_path / "world")
     assert made.world.context_dropout == 0 and "unet.conditioner.no_past" not in all_arrays(made.world)
     plays_five_steps(tmp_path / "world")
+
+
+def test_the_bundle_takes_the_sampler_that_was_chosen_for_its_denoiser(run, data, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    tried = SamplerConfig(num_steps=3, sigma_lasts=(0.5,), etas=(1.0,), windows=32)
+    choose_sampler(SamplerRun(data=(data,), out=tmp_path / "run", preset="tiny", sampler=tried))
+    made = bundled(data, tmp_path / "run", tmp_path / "world")
+    tiny = PRESETS["tiny"]
+    assert made.model == replace(tiny, objective=replace(tiny.objective, sigma_last=0.5, eta=1.0), num_steps=3)
+    env = gym.make("NeuralDoom-v0", checkpoint=str(tmp_path / "world"))
+    assert env.unwrapped.num_steps == 3
+    train("rollout", data, tmp_path / "run", rollout=RolloutConfig(frames=3))
+    with pytest.raises(ValueError, match="chosen for other weights than the run's denoiser has: choose it again"):
+        bundled(data, tmp_path / "run", tmp_path / "world")
 
 
 def test_the_decoder_is_fine_tuned_on_what_the_last_denoiser_predicts(longer_run, data, tmp_path):
