@@ -32,7 +32,7 @@ class SamplerConfig:
     """What is tried."""
 
     num_steps: int = 2  # evaluations of the network a frame
-    sigma_lasts: tuple[float, ...] = (0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # levels of the last of them
+    sigma_lasts: tuple[float, ...] = (0.02, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0)  # levels of the last of them
     etas: tuple[float, ...] = (0.0, 1.0)  # shares of the noise that are renewed
     windows: int = 256  # of the validation split
 

@@ -88,9 +88,14 @@ def student_of(monkeypatch):
     return learn
 
 
+def flown(mean):
+    """Where the flow of N(mean, STD^2) takes a start of mean 0, which is a little short of the mean."""
+    return mean * (1 - STD / np.hypot(STD, EDM().sigma_max))
+
+
 def test_a_student_draws_in_one_step_what_its_teacher_draws_in_many(student_of):
     drawn = student_of(Gaussian())
-    assert abs(drawn.mean() - MEAN) < 0.02
+    assert abs(drawn.mean() - flown(MEAN)) < 0.015
     assert abs(drawn.std() / STD - 1) < 0.12  # 32 Euler steps fall short of the deviation by 9 %
     noise = jax.random.normal(jax.random.key(1), drawn.shape)
     assert np.corrcoef(drawn.ravel(), noise.ravel())[0, 1] > 0.999  # equal noise, equal sample
@@ -99,7 +104,7 @@ def test_a_student_draws_in_one_step_what_its_teacher_draws_in_many(student_of):
 
 
 def test_a_teacher_that_knows_dreams_without_a_past_teaches_with_guidance(student_of):
-    assert abs(student_of(Gaussian(context_dropout=0.1)).mean() - 2.0 * MEAN) < 0.02
+    assert abs(student_of(Gaussian(context_dropout=0.1)).mean() - flown(2.0 * MEAN)) < 0.015
 
 
 @pytest.fixture(scope="module")
