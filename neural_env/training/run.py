@@ -16,12 +16,13 @@ from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_mo
 from neural_env.data.corpus import Corpus
 from neural_env.data.episode import SPLITS, Split
 from neural_env.data.mixture import Mixture
+from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
 from neural_env.training.loop import LoopConfig, Stage, finished, train
-from neural_env.training.outcome import OutcomeStage, measure_variables
+from neural_env.training.outcome import OutcomeStage, measured
 from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
 from neural_env.world.model import PRESETS, ModelConfig, WorldModel
@@ -115,8 +116,10 @@ def train_outcome(run: OutcomeRun) -> None:
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
     training, validation = _windows(run, corpus, world, pictures_only=False)
-    stage = OutcomeStage(training, validation)
-    module, state = _run(stage, measure_variables(world.outcome, training.data), run)
+    stage = OutcomeStage(training, validation, run.loop.seed)
+    module, state = _run(stage, measured(world.outcome, training.data), run)
+    title = f"termination on validation data, step {int(state.step)}"
+    plot_reliability(stage.reliability(module), run.out / stage.name / "reliability.png", title=title)
     _hand_over(stage, module, run, state, corpus)
 
 

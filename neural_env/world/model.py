@@ -18,7 +18,7 @@ from neural_env.game import GameConfig
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
 from neural_env.world.conditioning import corrupt
 from neural_env.world.diffusion import Denoiser, NoiseConfig, precondition
-from neural_env.world.outcome import Outcome, OutcomeConfig, OutcomeModel
+from neural_env.world.outcome import BinnedConfig, Outcome, OutcomeConfig
 from neural_env.world.sampler import sample
 from neural_env.world.unet import UNet, UNetConfig
 
@@ -29,7 +29,7 @@ class ModelConfig:
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
-    outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
+    outcome: OutcomeConfig = field(default_factory=BinnedConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
 
 
@@ -37,7 +37,7 @@ PRESETS = {
     "tiny": ModelConfig(  # for tests: seconds to train, no measured quality
         AutoencoderConfig(channels=4, encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_blocks=1),
         UNetConfig(widths=(8, 16), blocks=1, embedding=16),
-        OutcomeConfig(width=4, hidden=16),
+        BinnedConfig(bins=5, width=4, blocks=1, hidden=16),
     ),
     "small": ModelConfig(),  # 160x120 on two CPU cores; measured scores in docs/worlds/
 }
@@ -55,9 +55,7 @@ class WorldModel(nnx.Module):
         self.latent_shape = (*grid, channels)
         self.autoencoder = Autoencoder(model.autoencoder, game.resolution, rngs=rngs)
         self.unet = UNet(model.unet, grid, channels, actions, rngs=rngs)
-        self.outcome = OutcomeModel(
-            model.outcome, grid, channels, context, actions, len(game.variable_names), rngs=rngs
-        )
+        self.outcome = model.outcome.build(grid, channels, context, actions, len(game.variable_names), rngs=rngs)
 
     def encode(self, frames: Frames) -> Latent:
         """[0, 255] uint8 frames [b, H, W, 3] -> standardised latents [b, h, w, c]."""
