@@ -84,7 +84,7 @@ class DecoderStage:
 
 
 def pairs_of(world: WorldModel, corpus: Corpus, split: Split, windows: Windows, count: int) -> Pairs:
-    """At most `count` pairs, spread evenly over the windows, whose next latents the denoiser predicts in one step."""
+    """At most `count` pairs, spread evenly over the windows, whose next latents the denoiser predicts."""
     last = windows.index[np.unique(np.linspace(0, len(windows.index) - 1, count).astype(int))]
     real, predicted = [], []
     for start in track(range(0, len(last), _CHUNK), description=f"predict {split}"):
@@ -98,7 +98,7 @@ def pairs_of(world: WorldModel, corpus: Corpus, split: Split, windows: Windows, 
 
 @jax.jit
 def _predict(world: WorldModel, context: jax.Array, actions: jax.Array) -> jax.Array:
-    return world.imagine(jax.random.key(0), context, actions, num_steps=1)
+    return world.imagine(jax.random.key(0), context, actions, num_steps=world.num_steps)
 
 
 def with_decoder(autoencoder: Autoencoder, decoder: Decoder) -> Autoencoder:

@@ -64,10 +64,10 @@ class LatentData:
     ends: np.ndarray  # [frames] uint8
     starts: np.ndarray  # [episodes + 1] int64: where each episode begins; the last is the number of frames
 
-    def windows(self, context: int) -> np.ndarray:
-        """Frames i for which frames i - context + 1 ... i + 1 lie in one episode."""
+    def windows(self, context: int, ahead: int = 1) -> np.ndarray:
+        """Frames i for which frames i - context + 1 ... i + ahead lie in one episode."""
         spans = zip(self.starts[:-1], self.starts[1:], strict=True)
-        return np.concatenate([np.arange(start + context - 1, stop - 1) for start, stop in spans])
+        return np.concatenate([np.arange(start + context - 1, stop - ahead) for start, stop in spans])
 
     def gather(self, last: np.ndarray, context: int) -> Batch:
         """The windows whose present frame is `last`: context, actions, next latent and outcome."""
@@ -79,6 +79,14 @@ class LatentData:
             "reward": self.rewards[last],
             "ends": self.ends[last].astype(np.float32),
             "variables": self.variables[last + 1],
+        }
+
+    def following(self, last: np.ndarray, ahead: int) -> Batch:
+        """The next `ahead` latents after each present frame, and the action that leads to each."""
+        rows = last[:, None] + np.arange(ahead)
+        return {
+            "following": self.latents[rows + 1].astype(np.float32),  # [b, ahead, h, w, c]
+            "steered": self.actions[rows],  # [b, ahead]
         }
 
 
@@ -230,18 +238,30 @@ def weighed(mixture: Mixture, corpus: Corpus, split: Split) -> Weigh:
 class Windows:
     """Random windows of a `LatentData`, a function of the step."""
 
-    def __init__(self, data: LatentData, context: int, seed: int, *, pictures_only: bool, weigh: Weigh | None = None):
+    def __init__(
+        self,
+        data: LatentData,
+        context: int,
+        seed: int,
+        *,
+        pictures_only: bool,
+        weigh: Weigh | None = None,
+        ahead: int = 1,
+    ):
         """`pictures_only` leaves out transitions that terminate: their next frame is no picture.
 
-        `weigh` says how probable each window is; without it, all are alike.
+        `weigh` says how probable each window is; without it, all are alike. With `ahead` of more than 1, a window goes
+        on for so many frames after the present one, and has them in `following`.
         """
         self.data = data
         self.context = context
+        self.ahead = ahead
         self._seed = seed
-        index = data.windows(context)
-        self.index = index[data.ends[index] == 0] if pictures_only else index
+        index = data.windows(context, ahead)
+        self.index = index[data.ends[index + ahead - 1] == 0] if pictures_only else index
         if not len(self.index):
-            raise ValueError(f"no episode is longer than the context of {context} frames: collect longer episodes")
+            longer = f"the context of {context} frames" + (f" and {ahead - 1} more" if ahead > 1 else "")
+            raise ValueError(f"no episode is longer than {longer}: collect longer episodes")
         self._cumulative = None if weigh is None else _cumulative(weigh(data.starts, self.index))
 
     def batch(self, step: int, size: int) -> Batch:
@@ -258,7 +278,8 @@ class Windows:
 
     def gather(self, last: np.ndarray) -> Batch:
         """The windows whose present frame is `last`."""
-        return self.data.gather(last, self.context)
+        batch = self.data.gather(last, self.context)
+        return batch if self.ahead == 1 else batch | self.data.following(last, self.ahead)
 
 
 def _cumulative(probabilities: np.ndarray) -> np.ndarray:

@@ -20,16 +20,18 @@ from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
+from neural_env.training.distill import DistillConfig, DistillStage
 from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
-from neural_env.training.loop import LoopConfig, Stage, finished, train
+from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measured
+from neural_env.training.rollout import HORIZONS, RolloutConfig, RolloutStage
 from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
-from neural_env.world.model import PRESETS, ModelConfig, WorldModel
-from neural_env.world.parameters import all_arrays, fingerprint
+from neural_env.world.model import PRESETS, ModelConfig, WorldModel, distilled
+from neural_env.world.parameters import all_arrays, fingerprint, replaced
+from neural_env.world.unet import UNet
 
 M = TypeVar("M", bound=nnx.Module)
-STAGES = ("autoencoder", "denoiser", "outcome")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,24 @@ class DenoiserRun(TrainConfig):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutRun(TrainConfig):
+    """Train the run's denoiser on, after frames that it dreamed itself."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1_500, batch=4, learning_rate=2e-4))
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRun(TrainConfig):
+    """Distil the run's denoiser, as its last stage left it, to one step."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=2e-4))
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +117,33 @@ def train_denoiser(run: DenoiserRun) -> None:
     _hand_over(stage, module, run, state, corpus)
 
 
-def train_decoder(run: DecoderRun) -> None:
-    """The fourth stage: better pictures of the same latents."""
+def train_rollout(run: RolloutRun) -> None:
+    """The denoiser's last part: the same, after frames of its own."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
-    world.unet = load_module(world.unet, run.out / "denoiser" / "weights.safetensors")
+    world.unet, _ = _denoiser(world.unet, run.out, ())
+    training, _ = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
+    stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout)
+    parent = _begun_from(world.unet, run.out / stage.name)
+    module, state = _run(stage, world.unet, run)
+    _hand_over(stage, module, run, state, corpus, parent=parent)
+
+
+def train_distill(run: DistillRun) -> None:
+    """The denoiser in one step."""
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
+    world.unet, _ = _denoiser(world.unet, run.out, ("rollout",))
+    stage = DistillStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.distill)
+    parent = _begun_from(world.unet, run.out / stage.name)
+    module, state = _run(stage, world.unet, run)
+    _hand_over(stage, module, run, state, corpus, parent=parent)
+
+
+def train_decoder(run: DecoderRun) -> None:
+    """Better pictures of the same latents."""
+    corpus = _corpus(run)
+    world, _, _ = _with_denoiser(_with_autoencoder(run, corpus), _preset(run.preset), corpus, run.out)
     training, validation = _windows(run, corpus, world, pictures_only=True)
     pairs = pairs_of(world, corpus, "train", training, run.max_frames)
     stage = DecoderStage(
@@ -112,7 +154,7 @@ def train_decoder(run: DecoderRun) -> None:
 
 
 def train_outcome(run: OutcomeRun) -> None:
-    """The third stage: reward, termination, variables."""
+    """Reward, termination, variables."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
     training, validation = _windows(run, corpus, world, pictures_only=False)
@@ -140,10 +182,10 @@ def bundle(config: BundleRun) -> None:
     corpus = Corpus.open(config.data, verify=False, max_frames=config.max_frames_per_dataset)
     game, model = corpus.game, _preset(config.preset)
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
-    for name, attribute in zip(STAGES, ("autoencoder", "unet", "outcome"), strict=True):
-        module = load_module(getattr(world, attribute), config.run / name / "weights.safetensors")
-        setattr(world, attribute, module)
-    stages = [*STAGES, *_with_finetuned_decoder(world, config.run / "decoder")]
+    for name in ("autoencoder", "outcome"):
+        setattr(world, name, load_module(getattr(world, name), config.run / name / "weights.safetensors"))
+    world, model, stages = _with_denoiser(world, model, corpus, config.run)
+    stages = ["autoencoder", *stages, "outcome", *_with_finetuned_decoder(world, config.run / "decoder")]
     latents = encoded(corpus, "validation", world.autoencoder, config.run / "latents")
     provenance = {
         "preset": config.preset,
@@ -153,6 +195,58 @@ def bundle(config: BundleRun) -> None:
     starts = _starting_contexts(latents, world.context, config.starts)
     save(Checkpoint(world, model, game, starts, provenance, {}), config.out)
     Console().print(f"bundled {config.out}")
+
+
+def _with_denoiser(
+    world: WorldModel, model: ModelConfig, corpus: Corpus, folder: Path
+) -> tuple[WorldModel, ModelConfig, list[str]]:
+    """The world with the denoiser of the run's last stage, its configuration, and the stages that made the denoiser."""
+    unet, stages = _denoiser(world.unet, folder, ("rollout", "distill"))
+    if "distill" in stages:
+        model = distilled(model)
+        student = nnx.eval_shape(lambda: WorldModel(model, corpus.game, rngs=nnx.Rngs(0)))
+        learned = all_arrays(unet)
+        unet = replaced(student.unet, {name: learned[name] for name in all_arrays(student.unet)})
+        student.autoencoder, student.outcome = world.autoencoder, world.outcome
+        world = student
+    world.unet = unet
+    return world, model, stages
+
+
+def _denoiser(unet: UNet, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:
+    """The run's denoiser after those `later` stages that it went through, and the names of its stages.
+
+    Raises:
+        ValueError: a later stage began from other weights than the one before it left.
+    """
+    unet, stages = load_module(unet, folder / "denoiser" / "weights.safetensors"), ["denoiser"]
+    for name in later:
+        if (folder / name / "stage.json").is_file():
+            record = json.loads((folder / name / "stage.json").read_text())
+            if record["parent"] != fingerprint(all_arrays(unet)):
+                cure = f"run it again in an empty folder, or remove {folder / name}"
+                raise ValueError(f"the {name} stage began from other weights than the {stages[-1]} stage left: {cure}")
+            unet = load_module(unet, folder / name / "weights.safetensors")
+            stages.append(name)
+    return unet, stages
+
+
+def _begun_from(unet: UNet, folder: Path) -> str:
+    """The fingerprint of the weights that a stage begins from, written down so that it goes on from no others.
+
+    Raises:
+        ValueError: the folder holds a training that began from others.
+    """
+    path, parent = folder / "parent.json", fingerprint(all_arrays(unet))
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(parent))
+        temporary.replace(path)
+    if json.loads(path.read_text()) != parent:
+        cure = "remove that folder to begin anew"
+        raise ValueError(f"{folder} holds a training that began from other weights than the run has now: {cure}")
+    return parent
 
 
 def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
@@ -217,16 +311,30 @@ def _with_autoencoder(run: TrainConfig, corpus: Corpus) -> WorldModel:
 
 
 def _windows(
-    run: TrainConfig, corpus: Corpus, world: WorldModel, *, pictures_only: bool, mixture: Mixture | None = None
+    run: TrainConfig,
+    corpus: Corpus,
+    world: WorldModel,
+    *,
+    pictures_only: bool,
+    mixture: Mixture | None = None,
+    ahead: int = 1,
 ) -> tuple[Windows, Windows]:
-    """Windows of the training split, drawn as `mixture` says, and of the validation split."""
+    """Windows of the training split, drawn as `mixture` says and going on for `ahead` frames, and of validation."""
 
-    def of(split: Split, weigh: Weigh | None) -> Windows:
+    def of(split: Split, weigh: Weigh | None, ahead: int) -> Windows:
         data = encoded(corpus, split, world.autoencoder, run.out / "latents")
-        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh)
+        return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh, ahead=ahead)
 
     weigh = weighed(mixture, corpus, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
-    return of("train", weigh), of("validation", None)
+    return of("train", weigh, ahead), of("validation", None, 1)
+
+
+def _horizons(run: RolloutRun, corpus: Corpus, world: WorldModel) -> list[Batch]:
+    """Validation windows that go on for as many of the steps of interest as the episodes last."""
+    data = encoded(corpus, "validation", world.autoencoder, run.out / "latents")
+    long_enough = (steps for steps in reversed(HORIZONS) if len(data.windows(world.context, steps + 1)))
+    ahead = next(long_enough, run.rollout.frames)
+    return Windows(data, world.context, 0, pictures_only=True, ahead=ahead).evenly(16, 4)
 
 
 def _preset(name: str) -> ModelConfig:

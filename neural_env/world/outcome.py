@@ -10,7 +10,7 @@ have the binned one. The one of points made the first release's world.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +116,7 @@ def symexp(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
 class PointConfig:
     """Sizes of an outcome model that regresses."""
 
+    kind: Literal["points"] = "points"  # its name in a configuration
     width: int = 32  # features of the first convolution; the second has twice as many
     hidden: int = 128  # features of the dense layer
 
@@ -208,6 +209,7 @@ class PointOutcomes(nnx.Module):
 class BinnedConfig:
     """Sizes of an outcome model that predicts distributions."""
 
+    kind: Literal["bins"] = "bins"  # its name in a configuration
     bins: int = 33  # values that a reward or variable is a mixture of, over the range it has in the training data
     width: int = 32  # features of the convolutions on the full grid
     blocks: int = 2  # residual blocks on the full grid
