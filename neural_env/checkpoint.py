@@ -93,7 +93,7 @@ def load(name_or_path: str | Path) -> Checkpoint:
         world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
     except Exception as error:  # sizes that make no network fail in a dozen ways
         raise CheckpointError(folder / _CONFIG, f"it describes no model ({error}): restore the file") from error
-    world = _restored(world, _arrays(folder / _WEIGHTS), folder / _WEIGHTS)
+    world = fitted(world, _arrays(folder / _WEIGHTS), folder / _WEIGHTS)
     starts = _starts(folder / _STARTS, model, world.latent_shape)
     return Checkpoint(world, model, game, starts, config["provenance"], config["scores"])
 
@@ -179,7 +179,7 @@ def load_module(module: M, path: Path) -> M:
     """
     if not path.is_file():
         raise CheckpointError(path, f"it is missing: run the {path.parent.name} stage first")
-    return _restored(module, _arrays(path), path)
+    return fitted(module, _arrays(path), path)
 
 
 def _replace_with(path: Path, write: Any) -> None:
@@ -197,7 +197,8 @@ def _arrays(path: Path) -> dict[str, jax.Array]:
         raise CheckpointError(path, f"it is damaged ({error}): restore it") from error
 
 
-def _restored(module: M, arrays: Mapping[str, jax.Array], path: Path) -> M:
+def fitted(module: M, arrays: Mapping[str, jax.Array], path: Path) -> M:
+    """The module with all of its arrays replaced by those of `path`; raises `CheckpointError` if they don't fit."""
     expected = all_arrays(module)
     if missing := sorted(expected.keys() - arrays.keys()):
         lacks = f"it lacks {missing[0]!r} ({len(missing)} arrays missing)"
@@ -258,9 +259,11 @@ def _variant(variants: list[Any], kind: Any) -> Any:
 
 
 def _up_to_date(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as versions up to 0.1.0 wrote it, which knew one objective, in today's words."""
+    """A configuration as versions up to 0.1.0 wrote it, which knew one objective and one outcome model, in today's."""
     model = config["model"]
     if not isinstance(model, dict) or "noise" not in model:
         return config
+    named = {"objective": ("edm", model["noise"]), "outcome": ("points", model.get("outcome", {}))}
     rest = {name: value for name, value in model.items() if name != "noise"}
-    return config | {"model": {**rest, "objective": {"kind": "edm", **model["noise"]}}}
+    today = {name: {"kind": kind, **sizes} for name, (kind, sizes) in named.items() if isinstance(sizes, dict)}
+    return config | {"model": {**rest, **today}}

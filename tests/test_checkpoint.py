@@ -58,10 +58,10 @@ def test_a_saved_world_is_loaded_with_weights_rounded_to_bfloat16(tiny_world, ti
 def test_measured_statistics_are_kept_exactly(tiny_world, save_world, tmp_path):
     graph, state = nnx.split(tiny_world)
     world = nnx.merge(graph, state)
-    world.outcome.variable_mean[...] = jnp.array([57.123456])
+    world.outcome.variable_bins[...] = jnp.array([[0.0, 1 / 3, 57.123456, 60.0, 100.0]])
     world.autoencoder.latent_std[...] = jnp.array([0.1, 0.2, 0.3, 1 / 3])
     loaded = load(save_world(world, tmp_path / "world")).world
-    assert (loaded.outcome.variable_mean[...] == world.outcome.variable_mean[...]).all()
+    assert (loaded.outcome.variable_bins[...] == world.outcome.variable_bins[...]).all()
     assert (loaded.autoencoder.latent_std[...] == world.autoencoder.latent_std[...]).all()
 
 

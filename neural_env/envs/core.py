@@ -133,7 +133,9 @@ def step(
     logit = outcome.termination_logit[0]
     after = DreamState(jnp.concatenate([state.context[1:], following]), actions[0, 1:])
     info = Info(outcome.variables[0], jax.nn.sigmoid(logit))
-    return Step(observe(world, after), after, outcome.reward[0], _ends(key_end, logit, dials), info)
+    ended = _ends(key_end, logit, dials)
+    reward = jnp.where(ended, outcome.last_reward[0], outcome.reward[0])
+    return Step(observe(world, after), after, reward, ended, info)
 
 
 def advance(

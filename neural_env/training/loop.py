@@ -1,19 +1,22 @@
 """One loop for every stage: batches in, a trained module out, whatever interrupts it in between.
 
 A batch is a function of the step, a key is folded from it, and so a run that was killed and started again computes the
-same next loss as one that was never interrupted.
+same next loss as one that was never interrupted. Threads make the next batches while the device computes; as each is a
+function of its step alone, it doesn't matter which thread makes it or when.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,8 @@ from tensorboardX import SummaryWriter
 
 from neural_env.arrays import Key
 from neural_env.training.devices import DataParallel
+from neural_env.training.optimisers import OPTIMISERS, SCHEDULES
+from neural_env.training.precision import Precision, computing_in
 from neural_env.training.state import StateStore, TrainState, initial_state
 from neural_env.world.parameters import parameters, replaced
 
@@ -39,18 +44,27 @@ Logs = dict[str, jax.Array]
 class LoopConfig:
     """How a stage is trained."""
 
-    steps: int = 10_000  # updates in all; the learning rate falls to zero over them
+    steps: int = 10_000  # updates in all
     batch: int = 32  # items an update
+    optimiser: Literal["adamw", "adafactor"] = "adamw"  # see `training.optimisers`
     learning_rate: float = 1e-3  # at its highest, after warm-up
+    schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up: down to zero over the steps, or as it is
     warmup: int = 200  # steps of rising learning rate
-    weight_decay: float = 1e-4  # of AdamW
+    weight_decay: float = 1e-4  # of either optimiser
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights
+    precision: Precision = "auto"  # of convolutions and dense layers; auto: bfloat16 on accelerators, float32 on CPUs
+    prefetch: int = 2  # batches made ahead of the device, each by a thread of its own; 0: none, batches wait their turn
     seed: int = 0  # of initialisation, batches and noise
     max_minutes: float | None = None  # stop after so long, leaving a usable model; run again to go on
     checkpoint_minutes: float = 3.0  # save this often
     validate_minutes: float = 5.0  # validate this often
     log_every: int = 50  # steps between two lines of metrics.jsonl
+
+    def __post_init__(self) -> None:
+        for name, least in {"steps": 0, "batch": 1, "warmup": 0, "prefetch": 0, "log_every": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 class Stage(Protocol[Trained]):
@@ -76,12 +90,10 @@ class NonFiniteLoss(RuntimeError):
 
 
 def optimiser(config: LoopConfig) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine decay."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1)
-    )
+    """The optimiser of that name, on that schedule, with clipping."""
+    rate = SCHEDULES[config.schedule](config.learning_rate, config.warmup, config.steps)
     return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay)
+        optax.clip_by_global_norm(config.clip), OPTIMISERS[config.optimiser].transform(rate, config.weight_decay)
     )
 
 
@@ -116,12 +128,14 @@ def finished(state: TrainState, config: LoopConfig) -> bool:
 
 
 def _compiled_update(stage: Stage[M], transform: optax.GradientTransformation, config: LoopConfig) -> Any:
+    """The module's own precision is left alone: what is validated and handed over computes as it did."""
+
     @partial(jax.jit, donate_argnums=1)
     def update(module: M, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Logs]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss(params: dict[str, jax.Array]) -> tuple[jax.Array, Logs]:
-            return stage.loss(replaced(module, params), batch, key)
+            return stage.loss(computing_in(replaced(module, params), config.precision), batch, key)
 
         (value, logs), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = transform.update(gradient, state.optimizer, state.params)
@@ -147,8 +161,8 @@ def _run(
 ) -> TrainState:
     clock = _Clock(config)
     first = int(state.step)
-    for step in range(first, config.steps):
-        state, logs = update(module, state, devices.spread(stage.batch(step, config.batch)))
+    for step, batch in _batches(stage, config, first):
+        state, logs = update(module, state, devices.spread(batch))
         if (step + 1) % config.log_every == 0 or step == first:
             _check_finite(logs, step, store)
             scalars = {name: float(value) for name, value in logs.items()}
@@ -167,6 +181,27 @@ def _run(
         store.save(state)
         metrics.write(int(state.step), "validation", stage.validate(replaced(module, state.ema)))
     return state
+
+
+def _batches(stage: Stage[M], config: LoopConfig, first: int) -> Iterator[tuple[int, Batch]]:
+    """Steps and their batches, `prefetch` of them being made at any time."""
+    steps = iter(range(first, config.steps))
+    if not config.prefetch:
+        yield from ((step, stage.batch(step, config.batch)) for step in steps)
+        return
+    made: deque[tuple[int, Future[Batch]]] = deque()
+    with ThreadPoolExecutor(config.prefetch, "batch") as threads:
+        try:
+            for step in steps:
+                made.append((step, threads.submit(stage.batch, step, config.batch)))
+                if len(made) > config.prefetch:
+                    done, future = made.popleft()
+                    yield done, future.result()
+            while made:
+                done, future = made.popleft()
+                yield done, future.result()
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
 
 
 def _check_finite(logs: Logs, step: int, store: StateStore) -> None:

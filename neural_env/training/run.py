@@ -12,17 +12,18 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
+from neural_env.checkpoint import Checkpoint, Starts, fitted, load, load_module, save, save_module
 from neural_env.data.corpus import Corpus
 from neural_env.data.episode import SPLITS, Split
 from neural_env.data.mixture import Mixture
+from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.distill import DistillConfig, DistillStage
 from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
 from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
-from neural_env.training.outcome import OutcomeStage, measure_variables
+from neural_env.training.outcome import OutcomeStage, measured
 from neural_env.training.rollout import HORIZONS, RolloutConfig, RolloutStage
 from neural_env.training.sampler import SamplerConfig, choice_of, scored
 from neural_env.training.state import TrainState, has_state
@@ -47,7 +48,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderRun(TrainConfig):
+class FreshRun(TrainConfig):
+    """What is common to the stages that needn't begin with what another stage trained."""
+
+    init_from: str | None = None  # begin with the weights of this run's folder, checkpoint or bundled world
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRun(FreshRun):
     """Train the auto-encoder."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_600, batch=16, learning_rate=1e-3))
@@ -55,7 +63,7 @@ class AutoencoderRun(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoiserRun(TrainConfig):
+class DenoiserRun(FreshRun):
     """Train the denoiser, on the latents of the run's auto-encoder."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
@@ -100,7 +108,7 @@ class DecoderRun(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutcomeRun(TrainConfig):
+class OutcomeRun(FreshRun):
     """Train reward, termination and variables, on the latents of the run's auto-encoder."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=3_000, batch=64, learning_rate=5e-4))
@@ -112,12 +120,16 @@ def train_autoencoder(run: AutoencoderRun) -> None:
     world = _world(run, corpus)
     training = some_frames(corpus, "train", run.max_frames)
     stage = AutoencoderStage(training, some_frames(corpus, "validation", 512), run.loop.seed)
-    module = world.autoencoder
-    if not has_state(run.out / "autoencoder" / "state"):  # else the trained weights replace it anyway
-        module = fit_linear(module, training[:: max(1, len(training) // 1024)])
+    module = _begun(run, "autoencoder", world.autoencoder)
+    if run.init_from is None and not has_state(
+        run.out / "autoencoder" / "state"
+    ):  # else the weights are replaced anyway
+        count = _FITTED_PIXELS // (corpus.game.resolution[0] * corpus.game.resolution[1])
+        module = fit_linear(module, training[:: max(1, len(training) // count)])
     module, state = _run(stage, module, run)
-    module = measure_latents(module, training[:: max(1, len(training) // 4096)])
-    _hand_over(stage, module, run, state, corpus)
+    if int(state.step):  # one that was only handed on keeps its latents, to the last bit
+        module = measure_latents(module, training[:: max(1, len(training) // 4096)])
+    _hand_over(stage, module, run, state, corpus, **_origin(run))
 
 
 def train_denoiser(run: DenoiserRun) -> None:
@@ -125,8 +137,8 @@ def train_denoiser(run: DenoiserRun) -> None:
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
     stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture))
-    module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus)
+    module, state = _run(stage, _begun(run, "unet", world.unet), run)
+    _hand_over(stage, module, run, state, corpus, **_origin(run))
 
 
 def train_rollout(run: RolloutRun) -> None:
@@ -195,9 +207,11 @@ def train_outcome(run: OutcomeRun) -> None:
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
     training, validation = _windows(run, corpus, world, pictures_only=False)
-    stage = OutcomeStage(training, validation)
-    module, state = _run(stage, measure_variables(world.outcome, training.data), run)
-    _hand_over(stage, module, run, state, corpus)
+    stage = OutcomeStage(training, validation, run.loop.seed)
+    module, state = _run(stage, _begun(run, "outcome", measured(world.outcome, training.data)), run)
+    title = f"termination on validation data, step {int(state.step)}"
+    plot_reliability(stage.reliability(module), run.out / stage.name / "reliability.png", title=title)
+    _hand_over(stage, module, run, state, corpus, **_origin(run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +331,25 @@ def some_frames(corpus: Corpus, split: Split, limit: int) -> np.ndarray:
     """At most `limit` frames of a split, spread evenly over it."""
     total = corpus.num_frames(split)
     return frames_at(corpus, split, np.arange(0, total, max(1, -(-total // limit))))
+
+
+_FITTED_PIXELS = 1024 * 120 * 160  # of the frames that the linear path is fitted on: 20 million
+
+
+def _begun(run: FreshRun, part: str, module: M) -> M:
+    """The module with the weights that `run.init_from` has of that part of a world; without one, as it is."""
+    if run.init_from is None:
+        return module
+    stage = {"unet": "denoiser"}.get(part, part)
+    weights = Path(run.init_from) / stage / "weights.safetensors"
+    if weights.is_file():
+        return load_module(module, weights)
+    arrays = all_arrays(getattr(load(run.init_from).world, part))
+    return fitted(module, arrays, Path(run.init_from))
+
+
+def _origin(run: FreshRun) -> dict[str, str]:
+    return {} if run.init_from is None else {"init_from": run.init_from}
 
 
 def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:

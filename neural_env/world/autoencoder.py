@@ -1,8 +1,12 @@
-"""The auto-encoder: a frame of 8x8 patches, each coded by 16 numbers.
+"""The auto-encoder: a frame of patches, 8x8 and coded by 16 numbers each at 160x120, 16x16 by 48 at 320x240.
 
 A linear path (each patch's principal components, the reader's weights its own for every row of patches) carries most
 of the picture from the first step; a convolutional residual beside it learns the rest. All of the work is done on the
-grid of patches, where a CPU convolves fastest. `training.autoencoder.fit_linear` sets the linear path in closed form.
+grid of patches, where a CPU convolves fastest; it is 15x20 at either size. `training.autoencoder.fit_linear` sets the
+linear path in closed form.
+
+Nothing is padded: 240 rows are 15 patches of 16. GameNGen's 256 are what three halvings of f=8 latents ask for; the
+U-Net here crops odd sizes.
 
         frame [H, W, 3] -> patches [h, w, 192] -+-> linear ------+-> standardise -> latent [h, w, c]
                                                 +-> conv blocks -+

@@ -20,7 +20,7 @@ from neural_env.world.conditioning import CrossAttention, corrupt
 from neural_env.world.diffusion import EDM
 from neural_env.world.distilled import Distilled
 from neural_env.world.objective import Network
-from neural_env.world.outcome import Outcome, OutcomeConfig, OutcomeModel
+from neural_env.world.outcome import BinnedConfig, Outcome, OutcomeConfig
 from neural_env.world.shortcut import Shortcut
 from neural_env.world.unet import UNet, UNetConfig
 from neural_env.world.velocity import VPrediction
@@ -32,7 +32,7 @@ class ModelConfig:
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
-    outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
+    outcome: OutcomeConfig = field(default_factory=BinnedConfig)
     objective: EDM | VPrediction | Shortcut | Distilled = field(default_factory=EDM)
     num_steps: int = 1  # evaluations of the network a frame that suit it, unless the environment is told otherwise
 
@@ -45,9 +45,14 @@ PRESETS = {
     "tiny": ModelConfig(  # for tests: seconds to train, no measured quality
         AutoencoderConfig(channels=4, encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_blocks=1),
         UNetConfig(widths=(8, 16), blocks=1, embedding=16),
-        OutcomeConfig(width=4, hidden=16),
+        BinnedConfig(bins=5, width=4, blocks=1, hidden=16),
     ),
     "small": ModelConfig(),  # 160x120 on two CPU cores; measured scores in docs/worlds/
+    "base": ModelConfig(  # 320x240 by f=16: the 15x20 latents of `small`, with what 4 times the pixels need; unmeasured
+        AutoencoderConfig(
+            patch=16, channels=48, encoder_width=160, encoder_blocks=2, decoder_width=224, decoder_blocks=3
+        ),
+    ),
     "gamengen": ModelConfig(  # the paper's recipe (section 4.2) at a size that one GPU trains; no measured quality yet
         unet=UNetConfig(
             context=64,
@@ -83,9 +88,7 @@ class WorldModel(nnx.Module):
         self.latent_shape = (*grid, channels)
         self.autoencoder = Autoencoder(model.autoencoder, game.resolution, rngs=rngs)
         self.unet = UNet(model.unet, grid, channels, actions, tells_step=model.objective.tells_step, rngs=rngs)
-        self.outcome = OutcomeModel(
-            model.outcome, grid, channels, context, actions, len(game.variable_names), rngs=rngs
-        )
+        self.outcome = model.outcome.build(grid, channels, context, actions, len(game.variable_names), rngs=rngs)
 
     def encode(self, frames: Frames) -> Latent:
         """[0, 255] uint8 frames [b, H, W, 3] -> standardised latents [b, h, w, c]."""

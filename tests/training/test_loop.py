@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,27 @@ class NaNGradientAt(Quadratic):
     def batch(self, step, size):
         # The slope of a square root is infinite at 0, and 0 times infinity is no number.
         return {**super().batch(step, size), "steep": np.float32(step == self.step)}
+
+
+class Threads(Quadratic):
+    """Notes which threads make its batches; later ones are made faster."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def batch(self, step, size):
+        time.sleep(0.01 * (step % 3 == 0))
+        self.seen[step] = threading.current_thread().name
+        return super().batch(step, size)
+
+
+class Broken(Quadratic):
+    """Can't make the batch of one step."""
+
+    def batch(self, step, size):
+        if step == 7:
+            raise OSError("the disk is gone")
+        return super().batch(step, size)
 
 
 class Slow(Quadratic):
@@ -138,6 +160,31 @@ def test_every_step_has_a_batch_and_a_key_of_its_own(tmp_path):
     assert len({line["drawn"] for line in metrics(tmp_path)}) == 6
     expected = [Quadratic().batch(step, 4)["target"][0, 0] for step in range(6)]
     np.testing.assert_allclose([line["first"] for line in metrics(tmp_path)], expected)
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 5, 100])
+def test_batches_made_ahead_by_threads_change_nothing(whole, tmp_path, prefetch):
+    stage = Threads()
+    _, state = train(stage, Point(), replace(CONFIG, prefetch=prefetch), tmp_path)
+    assert same(state, whole[2]) and losses(tmp_path) == losses(whole[0])
+    assert sorted(stage.seen) == list(range(40))
+    here = threading.current_thread().name
+    assert all((name == here) == (prefetch == 0) for name in stage.seen.values())
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_a_batch_that_cannot_be_made_ends_the_run_with_its_own_error(tmp_path, prefetch):
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(Broken(), Point(), replace(CONFIG, prefetch=prefetch), tmp_path)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batch")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"), [({"steps": -1}, "steps must be at least 0"), ({"batch": 0}, "batch must")]
+)
+def test_settings_that_make_no_training_are_refused(changes, why):
+    with pytest.raises(ValueError, match=why):
+        LoopConfig(**changes)
 
 
 def test_lines_are_written_every_so_many_steps(tmp_path):

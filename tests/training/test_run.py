@@ -1,13 +1,19 @@
 """The whole way from a played game to an environment, as small as it gets."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import neural_env
 from neural_env.checkpoint import CheckpointError, load_module
@@ -40,6 +46,7 @@ from neural_env.training.run import (
 )
 from neural_env.training.sampler import SamplerConfig
 from neural_env.world.distilled import Distilled
+from neural_env.training.state import StateStore
 from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays
 from neural_env.world.shortcut import Shortcut
@@ -342,6 +349,50 @@ def test_the_command_line_goes_the_whole_way_too(tmp_path, capsys):
     assert "there is no preset 'huge'" in errors and "Traceback" not in errors
 
 
+@pytest.mark.parametrize("source", ["run", "world"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser", "outcome"])
+def test_a_stage_begins_with_the_weights_of_another_run_or_checkpoint(run, world, data, tmp_path, stage, source):
+    shutil.copytree(run / "autoencoder", tmp_path / "autoencoder")
+    shutil.copytree(run / "latents", tmp_path / "latents")
+    if stage == "autoencoder":
+        shutil.rmtree(tmp_path / "autoencoder")
+    origin = str({"run": run, "world": world}[source])
+    train(stage, data, tmp_path, init_from=origin, loop=replace(LOOP, steps=0))
+    mine, theirs = (load_file(folder / stage / WEIGHTS) for folder in (tmp_path, run))
+    assert mine.keys() == theirs.keys()
+    for name in mine:  # a checkpoint's weights are rounded to bfloat16
+        np.testing.assert_allclose(mine[name], theirs[name], rtol=0 if source == "run" else 2**-8, err_msg=name)
+    assert json.loads((tmp_path / stage / "stage.json").read_text())["init_from"] == origin
+
+
+def test_beginning_with_weights_of_another_size_is_refused(run, data, tmp_path, monkeypatch):
+    tiny = PRESETS["tiny"]
+    monkeypatch.setitem(PRESETS, "wider", replace(tiny, autoencoder=replace(tiny.autoencoder, decoder_width=16)))
+    with pytest.raises(CheckpointError, match="wrong preset"):
+        train("autoencoder", data, tmp_path, preset="wider", init_from=str(run))
+
+
+KILLED = replace(LOOP, steps=12, checkpoint_minutes=0.0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_killed_goes_on_to_the_weights_it_would_have_had(run, data, tmp_path, stage):
+    folders = tmp_path / "whole", tmp_path / "killed"
+    for folder in folders:
+        shutil.copytree(run, folder, ignore=lambda path, names: [stage] if Path(path) == run else [])
+    whole, killed = folders
+    command = [sys.executable, __file__, stage, str(data), str(killed)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        saved = killed / stage / "state"
+        while process.poll() is None and not any(path.name.isdigit() for path in saved.glob("*")):
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and not (killed / stage / WEIGHTS).exists()
+    for folder in folders:
+        train(stage, data, folder, loop=KILLED)
+    assert (killed / stage / WEIGHTS).read_bytes() == (whole / stage / WEIGHTS).read_bytes()
+
+
 def test_several_datasets_train_one_world_and_need_the_splits_between_them(data, tmp_path):
     extra = tmp_path / "extra"
     collect(CollectConfig(out=extra, scenario="basic", episodes=2, first_seed=22, max_episode_steps=20))
@@ -359,3 +410,19 @@ def test_a_dataset_without_validation_episodes_is_refused_by_name(tmp_path):
     collect(CollectConfig(out=tmp_path / "data", scenario="take_cover", episodes=2, first_seed=2, max_episode_steps=8))
     with pytest.raises(ValueError, match="has no validation episodes: collect at least 10"):
         train_autoencoder(AutoencoderRun(data=(tmp_path / "data",), out=tmp_path / "run", preset="tiny"))
+
+
+def dawdle():
+    """Lets time pass after every saved state, so that there is some to be killed in."""
+    save = StateStore.save
+
+    def saved(self, state):
+        save(self, state)
+        time.sleep(0.5)
+
+    StateStore.save = saved
+
+
+if __name__ == "__main__":  # the stage that is killed
+    dawdle()
+    train(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), loop=KILLED)

@@ -18,9 +18,9 @@ from neural_env.training.decoder import DecoderStage, Pairs
 from neural_env.training.denoiser import DenoiserStage, channel_weight
 from neural_env.training.latents import LatentData, Windows, encode_frames, encoded, frames_at
 from neural_env.training.loop import LoopConfig, train
-from neural_env.training.outcome import ENDS_PER_BATCH, OutcomeStage, measure_variables
+from neural_env.training.outcome import ENDS_PER_BATCH, EVENTS_PER_BATCH, OutcomeStage, measured, strata_of
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig
-from neural_env.world.outcome import OutcomeConfig, OutcomeModel
+from neural_env.world.outcome import BinnedConfig, PointConfig
 from neural_env.world.parameters import parameters, replaced
 
 GRID, CHANNELS, CONTEXT, ACTIONS = (15, 20), 4, 4, 3
@@ -371,15 +371,31 @@ def test_a_decoder_gains_nothing_over_itself(autoencoder):
 
 
 def outcome_stage(data):
-    return OutcomeStage(windows(data), windows(data))
+    return OutcomeStage(windows(data), windows(data), 0)
 
 
-def test_an_outcome_batch_over_draws_ends_and_is_a_function_of_the_step(data):
-    stage = outcome_stage(data)
+def test_every_window_is_in_one_stratum_and_events_stand_out(data):
+    strata, index = strata_of(windows(data)), windows(data).index
+    assert sorted(np.concatenate(strata)) == sorted(index)
+    assert data.ends[strata.ends].all() and not data.ends[strata.events].any()
+    rare = replace(data, rewards=np.where(np.arange(len(data.ends)) == strata.rest[0], 9.0, 1.0).astype(np.float32))
+    assert strata_of(windows(rare)).events.tolist() == [strata.rest[0]]
+
+
+def test_an_outcome_batch_over_draws_ends_and_is_a_function_of_the_step_and_the_seed(data):
+    stage, seeded = outcome_stage(data), OutcomeStage(windows(data), windows(data), 1)
     first, again, other = stage.batch(0, 32), stage.batch(0, 32), stage.batch(1, 32)
     assert first["ends"].mean() == ENDS_PER_BATCH > 3 * data.ends[windows(data).index].mean() / 2
     assert all((first[name] == again[name]).all() for name in first)
-    assert (first["latent"] != other["latent"]).any()
+    assert (first["latent"] != other["latent"]).any() and (first["latent"] != seeded.batch(0, 32)["latent"]).any()
+
+
+def test_events_are_over_drawn_too(data):
+    place = windows(data).index[20]
+    rare = replace(data, variables=np.where(np.arange(len(data.ends))[:, None] > place, 50.0, 60.0).astype(np.float32))
+    stage = OutcomeStage(windows(rare), windows(rare), 0)
+    batch = stage.batch(0, 32)
+    assert (batch["variables"][:, 0] == 50).mean() >= EVENTS_PER_BATCH > 1 / len(windows(rare).index)
 
 
 def test_the_weights_make_the_over_drawn_average_an_unbiased_estimate(data):
@@ -392,32 +408,64 @@ def test_the_weights_make_the_over_drawn_average_an_unbiased_estimate(data):
     assert abs(estimates.mean() - data.rewards[index].mean()) < 5 * estimates.std() / np.sqrt(len(estimates))
 
 
-def test_without_terminations_there_is_nothing_to_over_draw():
-    stage = outcome_stage(latent_data(terminated=(False,) * 6))
-    batch = stage.batch(0, 16)
-    assert (batch["ends"] == 0).all() and np.allclose(batch["weight"], 1)
+def test_the_classes_keep_the_batchs_balance_and_the_shift_is_what_separates_it_from_the_games(data):
+    batch, prior = outcome_stage(data).batch(0, 64), data.ends[windows(data).index].mean()
+    ends = batch["ends"] == 1
+    np.testing.assert_allclose([batch["class_weight"][ends].mean(), batch["class_weight"][~ends].mean()], 1, rtol=1e-5)
+    odds = np.exp(-batch["over_drawn"]) * ENDS_PER_BATCH / (1 - ENDS_PER_BATCH)
+    np.testing.assert_allclose(odds, prior / (1 - prior), rtol=1e-5)
 
 
-def outcome_model(variables):
-    config = OutcomeConfig(width=4, hidden=16)
-    return OutcomeModel(config, GRID, CHANNELS, CONTEXT, ACTIONS, variables, rngs=nnx.Rngs(0))
+def test_without_terminations_there_is_nothing_to_shift():
+    batch = outcome_stage(latent_data(terminated=(False,) * 6)).batch(0, 16)
+    assert (batch["ends"] == 0).all() and batch["over_drawn"] == 0
+    assert np.isclose(batch["weight"].mean(), 1) and np.isfinite(batch["class_weight"]).all()
 
 
-def test_variables_are_learned_on_the_scale_of_the_data(data):
-    measured = measure_variables(outcome_model(2), data)
-    np.testing.assert_allclose(measured.variable_mean[...], data.variables.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(measured.variable_std[...], data.variables.std(axis=0), rtol=1e-5)
+OUTCOMES = {"points": PointConfig(width=4, hidden=16), "bins": BinnedConfig(bins=5, width=4, blocks=1, hidden=16)}
+
+
+def outcome_model(variables, kind="bins"):
+    return OUTCOMES[kind].build(GRID, CHANNELS, CONTEXT, ACTIONS, variables, rngs=nnx.Rngs(0))
+
+
+def test_what_comes_after_a_termination_is_not_measured(data):
+    after = np.flatnonzero(data.ends) + 1
+    wild = data.variables.copy()
+    wild[after] = -131.0
+    points, bins = (measured(outcome_model(2, kind), replace(data, variables=wild)) for kind in OUTCOMES)
+    alive = np.delete(data.variables, after, axis=0)
+    np.testing.assert_allclose(points.variable_mean[...], alive.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(points.variable_std[...], alive.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(bins.variable_bins[...][:, [0, -1]].T, [alive.min(axis=0), alive.max(axis=0)], rtol=1e-5)
 
 
 def test_a_variable_that_never_changes_is_not_divided_by_zero(data):
-    constant = LatentData(**{**vars(data), "variables": np.full_like(data.variables, 50.0)})
-    assert (measure_variables(outcome_model(2), constant).variable_std[...] > 0).all()
+    constant = replace(data, variables=np.full_like(data.variables, 50.0))
+    assert (measured(outcome_model(2, "points"), constant).variable_std[...] > 0).all()
+    assert np.isfinite(list(outcome_stage(constant).validate(measured(outcome_model(2), constant)).values())).all()
 
 
-def test_validation_tells_error_by_variable_and_how_likely_ends_are(data):
-    scores = outcome_stage(data).validate(measure_variables(outcome_model(2), data))
-    names = {"reward_error", "variable_0_error", "variable_1_error", "termination_when_none", "termination_when_due"}
-    assert scores.keys() == names and np.isfinite(list(scores.values())).all()
+def test_validation_tells_of_every_outcome(data):
+    scores = outcome_stage(data).validate(measured(outcome_model(2), data))
+    termination = {
+        f"termination_{name}" for name in ("when_none", "when_due", "average_precision", "calibration_error")
+    }
+    variables = {f"variable_{i}_error{of}" for i in (0, 1) for of in ("", "_of_range")}
+    assert scores.keys() == termination | variables | {"reward_error"}  # of the rewards none stands out
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_reward_events_are_scored_where_there_are_any(data):
+    rewards = np.where(np.arange(len(data.ends)) == windows(data).index[3], 9.0, 1.0).astype(np.float32)
+    rare = replace(data, rewards=rewards)
+    scores = outcome_stage(rare).validate(measured(outcome_model(2), rare))
+    assert 0 < scores["reward_event_average_precision"] <= 1 and scores["reward_event_recall"] in (0.0, 1.0)
+
+
+def test_the_reliability_of_termination_counts_every_validated_window(data):
+    stage = outcome_stage(data)
+    assert stage.reliability(measured(outcome_model(2), data)).steps.sum() == len(windows(data).index)
 
 
 # Every stage.
@@ -457,11 +505,13 @@ def test_the_denoiser_is_validated_against_shuffled_actions_and_copying(tiny_wor
     assert scores["psnr"] != scores["psnr_shuffled"] and np.isfinite(list(scores.values())).all()
 
 
-@pytest.mark.parametrize("variables", [0, 1, 2])
-def test_the_outcomes_loss_reaches_both_trunks_with_any_number_of_variables(variables):
+@pytest.mark.parametrize(("kind", "variables"), [("points", 2), ("bins", 0), ("bins", 2)])
+def test_the_outcomes_loss_reaches_both_trunks_with_any_number_of_variables(kind, variables):
     data = latent_data(variables=variables)
-    module = measure_variables(outcome_model(variables), data)
+    module = measured(outcome_model(variables, kind), data)
     gradient = assert_learns(outcome_stage(data), module)
-    assert all(jnp.abs(g).max() > 0 for name, g in gradient.items() if "kernel" in name)
+    # A residual block starts as the identity: its second convolution is zero, which hides its first.
+    shown = {name: g for name, g in gradient.items() if "kernel" in name and not name.endswith("blocks.0.first.kernel")}
+    assert all(jnp.abs(g).max() > 0 for g in shown.values())
     assert {name.split(".")[0] for name in gradient} == {"hazard", "readout"}
     assert np.isfinite(list(outcome_stage(data).validate(module).values())).all()

@@ -4,19 +4,39 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from neural_env.world.outcome import OutcomeConfig, OutcomeModel, symexp, symlog
+from neural_env.world.outcome import BinnedConfig, PointConfig, Truth, symexp, symlog, two_hot
 
-CONFIG = OutcomeConfig(width=4, hidden=16)
+CONFIGS = {"points": PointConfig(width=4, hidden=16), "bins": BinnedConfig(bins=9, width=4, blocks=1, hidden=16)}
 GRID, CHANNELS, CONTEXT, ACTIONS = (4, 5), 3, 4, 3
 
 
-def model_of(variables):
-    return OutcomeModel(CONFIG, GRID, CHANNELS, CONTEXT, ACTIONS, variables, rngs=nnx.Rngs(0))
+def model_of(kind, variables, context=CONTEXT):
+    return CONFIGS[kind].build(GRID, CHANNELS, context, ACTIONS, variables, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def kind(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def model(perturbed):
-    return perturbed(model_of(2))
+def model(perturbed, kind):
+    return perturbed(model_of(kind, 2))
+
+
+@pytest.fixture(scope="module")
+def points(perturbed):
+    return perturbed(model_of("points", 2))
+
+
+@pytest.fixture(scope="module")
+def binned(perturbed):
+    """Bins over rewards from -5 to 101, health from 0 to 100 and ammunition from 10 to 50."""
+    model = perturbed(model_of("bins", 2))
+    measured = model.statistics(np.array([-5.0, 4.0, 101.0]), np.array([[0.0, 10.0], [100.0, 50.0]]))
+    for name, array in measured.items():
+        getattr(model, name)[...] = jnp.asarray(array, jnp.float32)
+    return model
 
 
 @pytest.fixture
@@ -34,6 +54,9 @@ def test_symexp_undoes_symlog():
 
 def test_symlog_is_odd_and_logarithmic():
     np.testing.assert_allclose(symlog(jnp.array([np.e - 1, 1 - np.e, np.e**5 - 1])), [1, -1, 5], rtol=1e-5)
+
+
+# Both kinds.
 
 
 def test_termination_is_foretold_without_the_next_frame(model, inputs):
@@ -59,22 +82,98 @@ def test_reward_is_read_off_the_transition_alone(model, inputs):
     assert (model(context, actions.at[:, -1].set(2), latent).reward != model(*inputs).reward).all()
 
 
-def test_reward_comes_out_of_symlog(model, inputs):
-    np.testing.assert_allclose(model(*inputs).reward, symexp(model.raw(*inputs)[0]), rtol=1e-6)
+def test_the_variables_alone_are_those_of_the_whole_outcome(model, inputs):
+    context, actions, latent = inputs
+    alone = model.variables(context[:, -1], actions[:, -1], latent)
+    np.testing.assert_allclose(alone, model(*inputs).variables, rtol=1e-5)
 
 
-def test_variables_are_given_in_the_games_own_units(model, inputs):
-    graph, state = nnx.split(model)
+def test_a_game_without_variables_has_none(kind, inputs):
+    outcome = model_of(kind, 0)(*inputs)
+    assert outcome.variables.shape == (2, 0) and outcome.reward.shape == outcome.termination_logit.shape == (2,)
+
+
+def test_a_past_of_one_frame_is_enough(kind, inputs):
+    context, actions, latent = inputs
+    outcome = model_of(kind, 2, context=1)(context[:, -1:], actions[:, -1:], latent)
+    assert outcome.variables.shape == (2, 2) and jnp.isfinite(outcome.termination_logit).all()
+
+
+def test_over_drawing_shifts_the_log_odds_that_are_trained_and_not_those_foretold(model, inputs):
+    truth = Truth(jnp.ones(2), jnp.array([1.0, 0.0]), jnp.ones((2, 2)))
+    logit = model(*inputs).termination_logit
+    expected = jax.nn.softplus(jnp.array([-1.0, 1.0]) * (logit + 3.0))
+    np.testing.assert_allclose(model.losses(*inputs, truth, 3.0)["hazard"], expected, rtol=1e-5)
+
+
+# Points.
+
+
+def test_reward_comes_out_of_symlog(points, inputs):
+    outcome = points(*inputs)
+    np.testing.assert_allclose(outcome.reward, symexp(points.raw(*inputs)[0]), rtol=1e-6)
+    assert (outcome.last_reward == outcome.reward).all()
+
+
+def test_variables_are_given_in_the_games_own_units(points, inputs):
+    graph, state = nnx.split(points)
     scaled = nnx.merge(graph, state)
     scaled.variable_mean[...] = jnp.array([60.0, 3.0])
     scaled.variable_std[...] = jnp.array([30.0, 0.5])
-    raw = model.raw(*inputs)[2]
-    expected = raw * np.array([30.0, 0.5]) + np.array([60.0, 3.0])
+    expected = points.raw(*inputs)[2] * np.array([30.0, 0.5]) + np.array([60.0, 3.0])
     np.testing.assert_allclose(scaled(*inputs).variables, expected, rtol=1e-5)
+
+
+# Bins.
+
+
+@pytest.mark.parametrize("bins", [np.linspace(-3, 5, 9), np.array([-7.0, -1.0, 0.0, 0.5, 20.0])])
+def test_two_hot_has_the_mean_that_it_encodes_and_no_more_than_two_bins(bins):
+    x = np.random.default_rng(0).uniform(bins[0], bins[-1], (4, 50)).astype(np.float32)
+    weights = np.asarray(two_hot(jnp.asarray(x), jnp.asarray(bins, jnp.float32)))
+    np.testing.assert_allclose(weights @ bins, x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+    assert ((weights > 0).sum(axis=-1) <= 2).all()
+
+
+def test_two_hot_clips_what_is_outside_of_the_bins():
+    weights = two_hot(jnp.array([-9.0, 9.0]), jnp.array([0.0, 1.0, 2.0]))
+    assert weights.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_bins_cover_the_range_of_the_data_the_rewards_evenly_in_symlog(binned):
+    rewards, variables = np.asarray(binned.reward_bins[...]), np.asarray(binned.variable_bins[...])
+    np.testing.assert_allclose(rewards[[0, -1]], [-5, 101], rtol=1e-4)
+    steps = np.diff(np.asarray(symlog(jnp.asarray(rewards))))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-3)
+    np.testing.assert_allclose(variables, [np.linspace(0, 100, 9), np.linspace(10, 50, 9)], rtol=1e-5)
+
+
+def test_what_never_changes_has_bins_all_the_same(binned):
+    measured = binned.statistics(np.zeros(3), np.full((3, 1), 7.0))
+    assert all((np.diff(array) > 0).all() for array in measured.values())
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_predictions_never_leave_the_range_that_the_game_has(binned, inputs, scale):
     context, actions, latent = inputs
-    np.testing.assert_allclose(scaled.variables(context[:, -1], actions[:, -1], latent), expected, rtol=1e-5)
+    outcome = binned(scale * context, actions, -scale * latent)
+    for reward in (outcome.reward, outcome.last_reward):
+        assert (reward >= -5 - 1e-3).all() and (reward <= 101 + 1e-3).all()
+    assert (outcome.variables >= np.array([-1e-3, 10 - 1e-3])).all()
+    assert (outcome.variables <= np.array([100 + 1e-3, 50 + 1e-3])).all()
 
 
-def test_a_game_without_variables_has_none(inputs):
-    outcome = model_of(0)(*inputs)
-    assert outcome.variables.shape == (2, 0) and outcome.reward.shape == outcome.termination_logit.shape == (2,)
+def test_the_last_transition_teaches_the_readout_nothing_and_the_last_reward_alone(binned, inputs):
+    truth = Truth(jnp.array([4.0, 4.0]), jnp.array([1.0, 0.0]), jnp.array([[50.0, 20.0]] * 2))
+    losses = binned.losses(*inputs, truth, 0.0)
+    assert losses["reward"][0] == losses["variables"][0] == losses["last_reward"][1] == 0
+    assert losses["reward"][1] > 0 and losses["variables"][1] > 0 and losses["last_reward"][0] > 0
+    assert (losses["foreseen"] > 0).all()
+
+
+def test_termination_looks_at_the_present_variables(binned, inputs):
+    graph, state = nnx.split(binned)
+    blind = nnx.merge(graph, state)
+    blind.readout.out.kernel[...] *= 0.0
+    assert (blind(*inputs).termination_logit != binned(*inputs).termination_logit).all()
