@@ -78,8 +78,9 @@ def _kept(frame: np.ndarray, room: np.ndarray | None, number: int) -> np.ndarray
     """The frame, at its place in the room while it is at hand."""
     if room is None:
         return frame
-    room[number] = frame
-    return room[number]
+    place: np.ndarray = room[number]
+    place[:] = frame
+    return place
 
 
 _NOTHING = np.empty(0, np.float32)
@@ -93,7 +94,8 @@ def _seen(policy: Policy, env: Playable, frame: np.ndarray, info: dict[str, Any]
     picture = frame if palette is None else palette.take(frame, axis=0)
     if "automap" in policy.sees:
         picture = np.concatenate([picture, info["automap"]], axis=-1)
-    return picture, _columns(env, [info])[0][0] if "variables" in policy.sees else _NOTHING
+    variables: np.ndarray = _columns(env, [info])[0][0] if "variables" in policy.sees else _NOTHING
+    return picture, variables
 
 
 def _columns(env: Playable, infos: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

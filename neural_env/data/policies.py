@@ -37,7 +37,7 @@ class Policy(Protocol):
     def act(self, frame: np.ndarray, variables: np.ndarray) -> int:
         """The next action, given what it sees and the variables, float32 `[v]`.
 
-        `frame` is uint8 `[H, W, 3]`, or `[H, W, 6]` for screen and map. One that doesn't see either gets anything for it.
+        `frame` is uint8 `[H, W, 3]`, or `[H, W, 6]` for screen and map. What it doesn't see may be anything.
         """
         ...
 

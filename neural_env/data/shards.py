@@ -387,8 +387,8 @@ class Dataset:
         path = self.folder / shard.file
         for index, episode in read_numbered(path, shard, scenario=self.scenario):
             if episode.frames.shape[1:3] != self.resolution:
-                found, expected = episode.frames.shape[1:3], self.resolution
-                raise ShardError(path, f"a frame has shape {found}, the manifest says {expected}")
+                shape = episode.frames.shape[1:3]
+                raise ShardError(path, f"a frame has shape {shape}, the manifest says {self.resolution}")
             if episode.variables.shape[1] != len(self.variable_names):
                 found, expected = episode.variables.shape[1], len(self.variable_names)
                 raise ShardError(path, f"a frame has {found} variables, the manifest names {expected}")

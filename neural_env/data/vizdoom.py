@@ -275,7 +275,7 @@ class DoomEngine:
         self._presses = _presses(self.scenario)
         self._frame: np.ndarray | None = None
         self._map: np.ndarray | None = None
-        self._values = np.zeros(0)  # of all available game variables, at this moment
+        self._values: np.ndarray = np.zeros(0)  # of all available game variables, at this moment
 
     def new_episode(self, seed: int) -> tuple[Frame, np.ndarray]:
         """Start the episode of `seed` (0 to 2**32 - 1): the first frame and the variables, float32 [v]."""
@@ -379,7 +379,8 @@ class DoomEngine:
         """The screen now; ViZDoom hands out a buffer of its own at every state, so it may be kept."""
         state = game.get_state()
         frame: np.ndarray = state.screen_buffer
-        self._frame, self._values = frame, state.game_variables
+        values: np.ndarray = state.game_variables
+        self._frame, self._values = frame, values
         if self._automap:
             self._map = state.automap_buffer
         return frame
@@ -446,9 +447,7 @@ def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> 
         game.set_doom_game_path(scenario.iwad)
     game.set_doom_config_path(str(home / "vizdoom.ini"))
     game.set_mode(vzd.Mode.PLAYER)
-    game.set_available_game_variables(
-        [getattr(vzd.GameVariable, name) for name in _read_variables(scenario.variables)]
-    )
+    game.set_available_game_variables([getattr(vzd.GameVariable, name) for name in _read_variables(scenario.variables)])
     game.set_screen_resolution(getattr(vzd.ScreenResolution, RESOLUTIONS[resolution]))
     game.set_render_hud(True)
     game.set_window_visible(False)

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -93,7 +93,7 @@ def train_denoiser(run: DenoiserRun) -> None:
     world = _with_autoencoder(run, dataset)
     stage = DenoiserStage(world, *_windows(run, dataset, world, pictures_only=True, mixture=run.mixture))
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, dataset, mixture=asdict(run.mixture))
 
 
 def train_decoder(run: DecoderRun) -> None:
@@ -181,9 +181,7 @@ def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
 
 
-def _hand_over(
-    stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset, **parents: str
-) -> None:
+def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset, **more: Any) -> None:
     folder = run.out / stage.name
     save_module(module, folder / "weights.safetensors")
     record = {
@@ -193,7 +191,7 @@ def _hand_over(
         "seed": run.loop.seed,
         "loop": asdict(run.loop),
         "data": dataset.manifest_hash,
-        **parents,
+        **more,
         "code_version": __version__,
         "finished": time.strftime("%Y-%m-%d"),
     }
