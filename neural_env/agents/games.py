@@ -49,6 +49,7 @@ class GamesConfig:
     max_episode_steps: int = 525  # an episode is cut off after so many steps
     first_episode: int = 0  # number of the first episode: see `training_seed`
     iwad: str | None = None  # path of a game to play it in, instead of Freedoom
+    automap: bool = False  # whether the in-game map is drawn too
 
     def __post_init__(self) -> None:
         scenario_named(self.scenario, self.iwad)
@@ -83,6 +84,8 @@ class Board:
 
     frames: np.ndarray  # uint8 [n, H, W, 3]: the present frame
     final_frames: np.ndarray  # uint8 [n, H, W, 3]: where an episode ended, its last frame
+    maps: np.ndarray  # uint8 [n, H, W, 3], of the present frame; [n, H, W, 0] without a map
+    final_maps: np.ndarray  # uint8, of the final frame; as `maps`
     chosen: np.ndarray  # int32 [n]: what the policy wants
     executed: np.ndarray  # int32 [n]: what was done
     rewards: np.ndarray  # float32 [n]: what the agent learns from
@@ -95,13 +98,24 @@ class Board:
     final_signals: np.ndarray  # float32 [n, s], of the final frame
     seeds: np.ndarray  # int64 [n]: of the present episodes
 
+    def seen(self, span: slice) -> np.ndarray:
+        """What the agent sees of these games, uint8 [g, H, W, 3], or [g, H, W, 6] with the map; a copy."""
+        return np.concatenate([self.frames[span], self.maps[span]], axis=-1)
+
+    def finally_seen(self, span: slice) -> np.ndarray:
+        """The same where their last episodes ended."""
+        return np.concatenate([self.final_frames[span], self.final_maps[span]], axis=-1)
+
 
 def _layout(config: GamesConfig) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
     n, variables = config.games, len(config.game.variable_names)
     screen = (n, *config.resolution, 3)
+    automap = (n, *config.resolution, 3 * config.automap)
     return {
         "frames": (screen, np.uint8),
         "final_frames": (screen, np.uint8),
+        "maps": (automap, np.uint8),
+        "final_maps": (automap, np.uint8),
         "chosen": ((n,), np.int32),
         "executed": ((n,), np.int32),
         "rewards": ((n,), np.float32),
@@ -256,7 +270,14 @@ def _exit(signum: int, frame: object) -> None:
 
 def make_game(config: GamesConfig) -> gym.Env[np.ndarray, np.int64]:
     """The environment of one game."""
-    env = RealDoom(config.scenario, config.resolution, config.frame_skip, signals=True, iwad=config.iwad)
+    env = RealDoom(
+        config.scenario,
+        config.resolution,
+        config.frame_skip,
+        signals=True,
+        iwad=config.iwad,
+        automap=config.automap,
+    )
     if config.reward == "scenario":
         return env
     from neural_env.wrappers.gamengen_reward import GameNGenReward
@@ -288,6 +309,7 @@ class _Game:
         board, row = self._board, self._row
         board.seeds[row] = seed
         board.frames[row], board.variables[row], board.signals[row] = frame, self._values(info), _signals(info)
+        board.maps[row] = self._map(info)
 
     def step(self) -> None:
         """One action; and the next episode, where this one ends."""
@@ -302,10 +324,11 @@ class _Game:
         board.terminated[row], board.truncated[row] = terminated, truncated
         if terminated or truncated:
             board.final_frames[row], board.final_variables[row] = frame, self._values(info)
-            board.final_signals[row] = _signals(info)
+            board.final_signals[row], board.final_maps[row] = _signals(info), self._map(info)
             self.begin()
         else:
             board.frames[row], board.variables[row], board.signals[row] = frame, self._values(info), _signals(info)
+            board.maps[row] = self._map(info)
 
     def close(self) -> None:
         """End the engine."""
@@ -313,6 +336,10 @@ class _Game:
 
     def _values(self, info: dict[str, Any]) -> list[float]:
         return [info[name] for name in self._names]
+
+    def _map(self, info: dict[str, Any]) -> np.ndarray:
+        automap: np.ndarray = info["automap"] if self._config.automap else self._board.maps[self._row]  # of no bytes
+        return automap
 
 
 def _signals(info: dict[str, Any]) -> list[float]:

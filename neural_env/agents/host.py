@@ -1,10 +1,11 @@
 """Roll-outs in real games: the host's twin of `ppo.rollout_in_dream`, which hands over the same `Rollout`.
 
-While the policy looks at the games of one half of the workers, the other half steps.
+Where cores are to spare, the policy looks at the games of one half of the workers while the other half steps.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +31,16 @@ class Ended:
     episode: Episode | None  # if episodes are recorded
 
 
+def groups_for(workers: int) -> int:
+    """Two groups of workers where a core is left for the policy while one of them plays, else one.
+
+    Without a free core nothing is hidden, and each group costs a call of the policy: on two cores, two groups of one
+    worker each make three quarters of the steps of one group of two (see docs/agents.md).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 2 if cores > workers > 1 else 1
+
+
 class HostPlayer:
     """The agent in `games`: keeps its memory of them from roll-out to roll-out.
 
@@ -38,15 +49,17 @@ class HostPlayer:
         policy: the network; its parameters are given anew for each roll-out.
         config: how long a roll-out is.
         record: whether ended episodes are handed over whole, with their frames.
-        groups: of workers; while one is looked at, the others step.
+        groups: of workers; while one is looked at, the others step. None: as `groups_for` says.
     """
 
-    def __init__(self, games: Games, policy: ActorCritic, config: PPOConfig, *, record: bool, groups: int = 2) -> None:
+    def __init__(
+        self, games: Games, policy: ActorCritic, config: PPOConfig, *, record: bool, groups: int | None = None
+    ) -> None:
         self._games = games
         self._config = config
-        self._groups = games.groups(groups)
+        self._groups = games.groups(groups or groups_for(games.config.workers))
         self._compiled = _Compiled(policy)
-        self._memories = [self._compiled.begin(games.board.frames[games.span(group)]) for group in self._groups]
+        self._memories = [self._compiled.begin(games.board.seen(games.span(group))) for group in self._groups]
         name = f"ppo({games.config.scenario})"
         self._traces = [_Trace(games, row, name if record else None) for row in range(games.config.games)]
 
@@ -92,11 +105,11 @@ class HostPlayer:
             columns[name][t, span] = getattr(board, name)[span]
         executed = board.executed[span].copy()
         if board.truncated[span].any():
-            final = self._compiled.value_of(params, memory, board.final_frames[span].copy(), executed)
+            final = self._compiled.value_of(params, memory, board.finally_seen(span), executed)
             columns["final_values"][t, span] = final
         over = board.terminated[span] | board.truncated[span]
-        # A copy, for JAX may go on reading after the call while the workers write.
-        self._memories[number] = self._compiled.observe(memory, board.frames[span].copy(), executed, over)
+        # `seen` copies, for JAX may go on reading after the call while the workers write.
+        self._memories[number] = self._compiled.observe(memory, board.seen(span), executed, over)
         return [one for trace in self._traces[span] if (one := trace.step()) is not None]
 
 
@@ -114,7 +127,7 @@ class _Compiled:
 
 def _columns(steps: int, n: int, policy: ActorCritic) -> dict[str, np.ndarray]:
     """An empty roll-out."""
-    view = (*policy.view_shape, 3)
+    view = (*policy.view_shape, policy.config.channels)
     flags = {name: np.zeros((steps, n), bool) for name in ("terminated", "truncated")}
     floats = ("log_probs", "values", "rewards", "final_values")
     return {

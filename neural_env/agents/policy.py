@@ -4,6 +4,7 @@
 
     frame --view--> small uint8 frame --+
                     the frames before --+--> convolutions --> features --+--> head --> logits
+    in-game map, in the same way, if it is asked for -------> features --+
                     its last actions ----------------------> embedding --+--> head --> value
 
 All is pure: the same functions serve real games, whose frames come from the host, and dreams inside a `lax.scan`.
@@ -21,9 +22,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from neural_env.arrays import Frames, Key
+from neural_env.data.policies import Sense
 
-Views = UInt8[Array, "*b h w 3"]
-"""Screens as the network takes them: shrunk, still RGB in [0, 255]."""
+Views = UInt8[Array, "*b h w c"]
+"""Screens as the network takes them: shrunk, still RGB in [0, 255]. `c` is 3, or 6 with the map behind the screen."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,31 @@ class PolicyConfig:
     stack: int = 1  # frames it sees: the present one and those before
     past_actions: int = 32  # of its last actions it sees so many
     convolutions: tuple[tuple[int, int, int], ...] = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # features, size, stride
-    features: int = 512  # of the picture, after the convolutions
+    features: int = 512  # of each picture, after the convolutions
     action_features: int = 64  # of the past actions
     hidden: tuple[int, ...] = (512,)  # hidden layers of each head
+    automap: bool = False  # whether it sees the in-game map beside the screen
 
     def __post_init__(self) -> None:
         for name, least in (("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
+    @property
+    def sees(self) -> tuple[Sense, ...]:
+        """What its pictures are, in their order."""
+        return ("screen", "automap") if self.automap else ("screen",)
+
+    @property
+    def channels(self) -> int:
+        """Of what it sees at a time: three a picture."""
+        return 3 * len(self.sees)
+
 
 class Memory(NamedTuple):
     """All that the agent knows of each of its `n` games; fixed shapes."""
 
-    frames: UInt8[Array, "s n h w 3"]  # views, oldest first, the last is the present one
+    frames: UInt8[Array, "s n h w c"]  # views, oldest first, the last is the present one
     ages: Int32[Array, " n"]  # steps since the episode's start: older frames are another episode's
     past_actions: Int32[Array, "n k"]  # oldest first; `num_actions` stands for none
 
@@ -98,13 +111,12 @@ class ActorCritic(nnx.Module):
         self.num_actions = num_actions
         self.resolution = resolution
         self.view_shape = _view_shape(config, resolution)
-        channels = [3 * config.stack, *(features for features, _, _ in config.convolutions)]
-        self.convolutions = nnx.List(
-            PatchConv(before, after, size, stride, rngs=rngs)
-            for before, (after, size, stride) in zip(channels, config.convolutions, strict=False)
-        )
+        self.convolutions = _convolutions(config, rngs)
         self.picture = _linear(_convolved(config, self.view_shape), config.features, rngs)
-        seen = config.features
+        seen = config.features * len(config.sees)
+        if config.automap:
+            self.map_convolutions = _convolutions(config, rngs)
+            self.map_picture = _linear(_convolved(config, self.view_shape), config.features, rngs)
         if config.past_actions:
             self.embedding = nnx.Embed(num_actions + 1, _EMBEDDING, rngs=rngs)
             self.past = nnx.List(
@@ -118,28 +130,33 @@ class ActorCritic(nnx.Module):
         self.critic = _head(seen, config.hidden, 1, 1.0, rngs)
 
     def __call__(
-        self, frames: UInt8[Array, "s b h w 3"], past_actions: Int32[Array, "b k"]
+        self, frames: UInt8[Array, "s b h w c"], past_actions: Int32[Array, "b k"]
     ) -> tuple[Float[Array, "b a"], Float[Array, " b"]]:
         """Logits of the actions, and values in units of scaled reward."""
-        s, b, h, w, c = frames.shape
-        x = frames.transpose(1, 2, 3, 0, 4).reshape(b, h, w, s * c).astype(jnp.float32) / 127.5 - 1.0
-        for convolution in self.convolutions:
-            x = jax.nn.relu(convolution(x))
-        x = jax.nn.relu(self.picture(x.reshape(b, -1)))
+        x = _looked_at(frames[..., :3], self.convolutions, self.picture)
+        if self.config.automap:
+            map_features = _looked_at(frames[..., 3:], self.map_convolutions, self.map_picture)
+            x = jnp.concatenate([x, map_features], axis=-1)
         if self.config.past_actions:
-            past = self.embedding(past_actions).reshape(b, -1)
+            past = self.embedding(past_actions).reshape(len(past_actions), -1)
             for layer in self.past:
                 past = jax.nn.relu(layer(past))
             x = jnp.concatenate([x, past], axis=-1)
         return _through(self.actor, x), _through(self.critic, x)[:, 0]
 
     def view(self, frames: Frames) -> Views:
-        """Screens `[..., H, W, 3]` as the network takes them."""
-        k = self.config.shrink
+        """Screens `[..., H, W, 3]` as the network takes them, `[..., H, W, 6]` with their maps.
+
+        Raises `ValueError` for a screen without the map that the network needs, or the other way round.
+        """
+        k, channels = self.config.shrink, self.config.channels
+        if frames.shape[-1] != channels:
+            seen, cure = " and ".join(self.config.sees), "dreams and recordings have no map: train it without"
+            raise ValueError(f"the agent sees {seen}, {channels} channels, got {frames.shape[-1]}; {cure}")
         if k == 1:
             return frames
         h, w = self.view_shape
-        blocks = frames.reshape(*frames.shape[:-3], h, k, w, k, 3).astype(jnp.uint16)
+        blocks = frames.reshape(*frames.shape[:-3], h, k, w, k, channels).astype(jnp.uint16)
         total = blocks.sum(axis=(-4, -2), dtype=jnp.uint16)
         view: jax.Array = (total // jnp.uint16(k * k)).astype(jnp.uint8)
         return view
@@ -164,6 +181,25 @@ def _convolved(config: PolicyConfig, view: tuple[int, int]) -> int:
     if min(height, width) < 1:
         raise ValueError(f"the convolutions leave nothing of a view of {view} pixels: use fewer or smaller strides")
     return height * width * config.convolutions[-1][0]
+
+
+def _convolutions(config: PolicyConfig, rngs: nnx.Rngs) -> nnx.List[PatchConv]:
+    channels = [3 * config.stack, *(features for features, _, _ in config.convolutions)]
+    return nnx.List(
+        PatchConv(before, after, size, stride, rngs=rngs)
+        for before, (after, size, stride) in zip(channels, config.convolutions, strict=False)
+    )
+
+
+def _looked_at(
+    frames: UInt8[Array, "s b h w 3"], convolutions: nnx.List[PatchConv], picture: nnx.Linear
+) -> Float[Array, "b f"]:
+    """The features of a picture, its past stacked on it."""
+    s, b, h, w, c = frames.shape
+    x = frames.transpose(1, 2, 3, 0, 4).reshape(b, h, w, s * c).astype(jnp.float32) / 127.5 - 1.0
+    for convolution in convolutions:
+        x = jax.nn.relu(convolution(x))
+    return jax.nn.relu(picture(x.reshape(b, -1)))
 
 
 def _orthogonal(gain: float) -> Callable[..., jax.Array]:

@@ -69,7 +69,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "gamengen": Preset(PolicyConfig(), PPOConfig()),  # the paper's; an accelerator's work
+    "gamengen": Preset(PolicyConfig(automap=True), PPOConfig()),  # the paper's; an accelerator's work
     "fast": Preset(  # two CPU cores: learns take_cover and defend_the_center in a quarter of an hour
         PolicyConfig(
             shrink=2,
@@ -109,7 +109,7 @@ def preset_named(name: str) -> Preset:
 class Rollout(NamedTuple):
     """`t` steps of `n` games, whoever made their frames. `s` is the policy's stack."""
 
-    frames: UInt8[Array, "s-1+t n h w 3"]  # views, `s - 1` of before the first step
+    frames: UInt8[Array, "s-1+t n h w c"]  # views, `s - 1` of before the first step
     ages: Int32[Array, "t n"]  # steps since the episode's start
     past_actions: Int32[Array, "t n k"]
     actions: Int32[Array, "t n"]  # as chosen
@@ -207,7 +207,7 @@ def require_rlax() -> Any:
 class Batch(NamedTuple):
     """What the loss needs of transitions `b`."""
 
-    frames: UInt8[Array, "s b h w 3"] | None  # gathered for a minibatch at a time
+    frames: UInt8[Array, "s b h w c"] | None  # gathered for a minibatch at a time
     past_actions: Int32[Array, "b k"]
     actions: Int32[Array, " b"]
     log_probs: Float[Array, " b"]

@@ -1,7 +1,8 @@
 """Datasets to Minari and back, without loss: raw frames, where Minari's own default would be JPEG.
 
 What Minari has no place for goes into its metadata: the manifest into the dataset's, who played into each episode's
-`options`. So the way back gives the same files, bit for bit.
+`options`, with the palette that its frames are stored in. So the way back gives the same files, bit for bit (those of
+schema 2 come back as schema 3).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from neural_env.data.episode import SPLITS, Episode
+from neural_env.data.episode import SCHEMA_VERSION, SPLITS, Episode
 from neural_env.data.shards import (
     MANIFEST,
     Dataset,
@@ -55,7 +56,7 @@ def export_minari(dataset: Dataset, out: Path, dataset_id: str) -> int:
     count = 0
     for split in SPLITS:
         for shard in dataset.manifest.of_split(split):
-            for index, episode in dataset.numbered(shard):
+            for index, episode in dataset.stored(shard):
                 storage.update_episodes([_buffer(dataset.manifest, episode, index, count)])
                 count += 1
     storage.update_metadata(_metadata(dataset, dataset_id, minari.__version__))
@@ -96,12 +97,13 @@ def _buffer(m: Manifest, episode: Episode, index: int, number: int) -> Any:
     ends = np.arange(len(episode)) == len(episode) - 1
     columns = {"variables": (m.variable_names, episode.variables), "signals": (m.signal_names, episode.signals)}
     skill = {} if episode.skill is None else {"skill": episode.skill}
-    played = {"policy": episode.policy, "policy_version": episode.policy_version, "episode": index, **skill}
+    palette = {} if episode.palette is None else {"palette": episode.palette.tobytes().hex()}
+    played = {"policy": episode.policy, "policy_version": episode.policy_version, "episode": index, **skill, **palette}
     return EpisodeBuffer(
         id=number,
         seed=episode.seed,
         options=played,
-        observations=episode.frames,  # arrays are stored as they are
+        observations=episode.in_rgb().frames,  # arrays are stored as they are
         actions=episode.actions,
         rewards=episode.rewards,
         terminations=ends & episode.terminated,
@@ -134,7 +136,11 @@ def import_minari(source: Path, out: Path) -> Dataset:
             path, mine, scenario=manifest.scenario, split=shard.split, signal_names=manifest.signal_names
         )
         shards.append(written)
-    content = {**asdict(manifest), "shards": [asdict(s) for s in sorted(shards, key=lambda s: s.file)]}
+    content = {
+        **asdict(manifest),
+        "schema": SCHEMA_VERSION,
+        "shards": [asdict(s) for s in sorted(shards, key=lambda s: s.file)],
+    }
     save_manifest(manifest_of(content), out)
     return Dataset.open(out, verify=False, partial=True)
 
@@ -158,7 +164,7 @@ def _episode(content: dict[str, Any], metadata: dict[str, Any], m: Manifest) -> 
         found = [infos[key][name] for name in names]
         return np.stack(found, axis=1) if found else np.zeros((len(frames), 0), np.float32)
 
-    return Episode(
+    episode = Episode(
         frames=frames,
         actions=content["actions"],
         rewards=content["rewards"],
@@ -171,3 +177,6 @@ def _episode(content: dict[str, Any], metadata: dict[str, Any], m: Manifest) -> 
         policy_version=int(played["policy_version"]),
         skill=float(played["skill"]) if "skill" in played else None,
     )
+    if "palette" not in played:
+        return episode
+    return episode.in_palette(np.frombuffer(bytes.fromhex(played["palette"]), np.uint8).reshape(-1, 3))

@@ -35,6 +35,7 @@ from neural_env.data.shards import (
 from neural_env.game import GameConfig
 from neural_env.version import __version__
 
+_SAME = ("schema", "scenario", "action_names", "variable_names", "signal_names", "resolution", "frame_skip")
 BUFFER_BYTES = 2**28  # frames held in memory before a shard is written, full or not
 
 
@@ -163,7 +164,7 @@ class Recorder:
             save_manifest(fresh, self.folder)
             return fresh
         found = load_manifest(self.folder)
-        for name in ("scenario", "action_names", "variable_names", "signal_names", "resolution", "frame_skip"):
+        for name in _SAME:
             here, asked = getattr(found, name), getattr(fresh, name)
             if here != asked:
                 raise ValueError(f"{self.folder} holds a dataset with {name} {here!r}, not {asked!r}; choose another")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,21 +33,31 @@ def export_video(dataset: Dataset, out: Path) -> int:
 
 
 def _film(episode: Episode, frame_skip: int, path: Path) -> None:
+    temporary = path.with_name(path.name + TEMPORARY)
+    write_film(_even(episode.frames), temporary, Fraction(TICS_PER_SECOND, frame_skip), crf=18)
+    os.replace(temporary, path)
+
+
+def write_film(frames: Iterable[np.ndarray], path: Path, frames_per_second: Fraction, *, crf: int) -> None:
+    """An MP4 (H.264, yuv420p: plays everywhere) of frames uint8 [H, W, 3], H and W even.
+
+    `crf` says how much may be lost: 18 is close to nothing to the eye, 51 the most.
+    """
     import av
 
-    temporary = path.with_name(path.name + TEMPORARY)
-    with av.open(str(temporary), "w", format="mp4") as container:
-        rate = Fraction(TICS_PER_SECOND, frame_skip)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=frames_per_second, options={"crf": str(crf), **_FAST})
         stream.pix_fmt = "yuv420p"
-        frames = _even(episode.frames)
-        stream.height, stream.width = frames.shape[1:3]
         for frame in frames:
+            if not stream.codec_context.is_open:  # the first frame says how large the film is
+                stream.height, stream.width = frame.shape[:2]
             for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    os.replace(temporary, path)
+
+
+_FAST = {"preset": "veryfast"}
 
 
 def _even(frames: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ class RealDoom(DoomEnv, EzPickle):
         iwad: path of a game to play the scenario in, instead of Freedoom.
         signals: whether `info["signals"]` holds `neural_env.data.vizdoom.SIGNALS` too, `{name: float}`: kills, hits,
             position and the like, for shaped rewards and event counts. An agent that is to play the dream can't see it.
+        automap: whether `info["automap"]` holds the in-game map too, uint8 `[H, W, 3]`: what the player has seen of the
+            level. The dream has none.
 
     Raises:
         ValueError: an unknown scenario, map, WAD, resolution or render mode.
@@ -42,12 +44,14 @@ class RealDoom(DoomEnv, EzPickle):
         render_mode: str | None = None,
         signals: bool = False,
         iwad: str | None = None,
+        automap: bool = False,
         **unknown: Any,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode, signals, iwad)
+        EzPickle.__init__(self, scenario, resolution, frame_skip, render_mode, signals, iwad, automap)
         self._signals = signals
-        self._engine = DoomEngine(scenario, resolution, frame_skip, iwad)
+        self._automap = automap
+        self._engine = DoomEngine(scenario, resolution, frame_skip, iwad, automap=automap)
         names = self._engine.scenario
         game = GameConfig(names.name, names.action_names, names.variable_names, frame_skip, self._engine.resolution)
         DoomEnv.__init__(self, game, render_mode)
@@ -65,6 +69,8 @@ class RealDoom(DoomEnv, EzPickle):
         info = super()._info(variables)
         if self._signals:
             info["signals"] = dict(zip(SIGNALS, self._engine.signals().tolist(), strict=True))
+        if self._automap:
+            info["automap"] = self._engine.automap()
         return info
 
     def _end(self) -> None:

@@ -69,7 +69,8 @@ def _make(config: EvaluateAgentConfig, agent: Agent) -> RealDoom:
         raise ValueError(f"episodes must be at least 1, got {config.episodes}")
     trained = agent.provenance
     scenario = config.scenario or str(trained.get("scenario", agent.game.scenario))
-    env = RealDoom(scenario, agent.game.resolution, agent.game.frame_skip, iwad=config.iwad or trained.get("iwad"))
+    iwad, automap = config.iwad or trained.get("iwad"), agent.policy.config.automap
+    env = RealDoom(scenario, agent.game.resolution, agent.game.frame_skip, iwad=iwad, automap=automap)
     if env.action_names != agent.game.action_names:
         raise ValueError(
             f"the agent knows the actions {agent.game.action_names}, {scenario!r} has {env.action_names}: "

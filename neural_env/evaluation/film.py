@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from neural_env.data import video
+
 SCALE = 3  # screen pixels a game pixel
 
 
@@ -19,19 +21,7 @@ def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def write_film(frames: Iterable[np.ndarray], path: Path, frames_per_second: float) -> None:
     """An MP4 (H.264, yuv420p: plays everywhere) of frames [H, W, 3], H and W even."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        rate = Fraction(frames_per_second).limit_denominator(1000)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            if not stream.codec_context.is_open:  # the first frame says how large the film is
-                stream.height, stream.width = frame.shape[:2]
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+    video.write_film(frames, path, Fraction(frames_per_second).limit_denominator(1000), crf=20)
 
 
 def write_strip(rows: list[tuple[str, np.ndarray]], columns: list[str], path: Path) -> None:

@@ -52,6 +52,7 @@ class AgentRun:
     repeat: float = 0.25  # probability that the game repeats the last action instead of the one chosen
     record: Path | None = None  # dataset folder for every episode of the training
     workers: int = 2  # processes that play
+    groups: int | None = None  # of workers, one looked at while others play; by default 2 if a core is free, else 1
     max_episode_steps: int = 525  # an episode is cut off after so many steps
     seed: int = 0  # of the network and its actions; the games' seeds are those of training
     max_minutes: float | None = None  # stop after so long, leaving a usable agent; run again to go on
@@ -59,6 +60,8 @@ class AgentRun:
 
     def __post_init__(self) -> None:
         preset_named(self.preset)
+        if self.groups is not None and self.groups < 1:
+            raise ValueError(f"groups must be at least 1, got {self.groups}")
         if self.total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {self.total_steps}")
         self.games()
@@ -68,6 +71,7 @@ class AgentRun:
         return GamesConfig(
             scenario=self.scenario,
             iwad=self.iwad,
+            automap=preset_named(self.preset).policy.automap,
             games=preset_named(self.preset).ppo.games,
             workers=min(self.workers, preset_named(self.preset).ppo.games),
             reward=self.reward,
@@ -131,7 +135,7 @@ def _claim(run: AgentRun, recorder: Recorder | None) -> None:
     Going on drops the episodes recorded after the checkpoint, so the recording must be this run's from the first.
     """
     path = run.out / "run.json"
-    free = ("out", "workers", "max_minutes", "checkpoint_minutes")
+    free = ("out", "workers", "groups", "max_minutes", "checkpoint_minutes")
     settings = {name: value for name, value in asdict(run).items() if name not in free}
     settings["record"] = None if run.record is None else str(run.record)
     if not path.exists():
@@ -180,7 +184,8 @@ class _Training:
             Metrics(self.run.out) as metrics,
             _progress(self.run, self.updates * self.preset.ppo.transitions) as report,
         ):
-            player = HostPlayer(games, self._policy, self.preset.ppo, record=self._recorder is not None)
+            record, groups = self._recorder is not None, self.run.groups
+            player = HostPlayer(games, self._policy, self.preset.ppo, record=record, groups=groups)
             self._keep_version(state)
             while int(state.step) < self.updates:
                 state, scalars = self._one(state, player)

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -138,7 +138,7 @@ def train_denoiser(run: DenoiserRun) -> None:
     world = _with_autoencoder(run, corpus)
     stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture))
     module, state = _run(stage, _begun(run, "unet", world.unet), run)
-    _hand_over(stage, module, run, state, corpus, **_origin(run))
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **_origin(run))
 
 
 def train_rollout(run: RolloutRun) -> None:
@@ -150,7 +150,7 @@ def train_rollout(run: RolloutRun) -> None:
     stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout)
     parent = _begun_from(world.unet, run.out / stage.name)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, parent=parent)
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), parent=parent)
 
 
 def train_distill(run: DistillRun) -> None:
@@ -161,7 +161,7 @@ def train_distill(run: DistillRun) -> None:
     stage = DistillStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.distill)
     parent = _begun_from(world.unet, run.out / stage.name)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, parent=parent)
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), parent=parent)
 
 
 def choose_sampler(run: SamplerRun) -> None:
@@ -356,7 +356,7 @@ def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
 
 
-def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, corpus: Corpus, **parents: str) -> None:
+def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, corpus: Corpus, **more: Any) -> None:
     folder = run.out / stage.name
     save_module(module, folder / "weights.safetensors")
     record = {
@@ -366,7 +366,7 @@ def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, 
         "seed": run.loop.seed,
         "loop": asdict(run.loop),
         "data": corpus.provenance(),
-        **parents,
+        **more,
         "code_version": __version__,
         "finished": time.strftime("%Y-%m-%d"),
     }

@@ -149,3 +149,22 @@ def test_an_error_in_a_worker_reaches_the_caller():
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         few(**changes)
+
+
+def test_the_map_lies_beside_the_screen_and_is_the_games():
+    config = few(games=2, scenario="health_gathering", automap=True)
+    with Games(config) as games:
+        games.send(np.array([1, 2]))
+        seen = games.board.seen(games.receive())
+        assert seen.shape == (2, 120, 160, 6) and (seen[..., :3] == games.board.frames).all()
+        seed = int(games.board.seeds[1])
+    env = make_game(config)
+    env.reset(seed=seed)
+    frame, _, _, _, info = env.step(2)
+    env.close()
+    assert (seen[1] == np.concatenate([frame, info["automap"]], axis=-1)).all()
+
+
+def test_without_a_map_the_screen_is_all_that_is_seen(played):
+    config, boards, _ = played
+    assert boards[0]["maps"].shape == (3, 120, 160, 0) and not config.automap

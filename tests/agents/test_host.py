@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neural_env.agents.games import Games, GamesConfig, training_seed
-from neural_env.agents.host import HostPlayer
+from neural_env.agents.host import HostPlayer, groups_for
 from neural_env.agents.player import new_policy
 from neural_env.agents.policy import begin
 from neural_env.agents.ppo import Transition, _batch, _minibatch, initial_state, preset_named, rollout_in_dream
@@ -80,3 +80,9 @@ def test_numbers_of_episodes_that_nobody_has_begun(played):
     begun = {one.episode.seed for _, ended in rollouts for one in ended}
     assert numbers[0] == 2 and numbers == sorted(numbers)
     assert training_seed(numbers[-1]) > max(begun)
+
+
+@pytest.mark.parametrize(("cores", "workers", "groups"), [(2, 2, 1), (2, 1, 1), (3, 2, 2), (16, 8, 2), (16, 16, 1)])
+def test_games_are_played_in_two_groups_where_a_core_is_free(monkeypatch, cores, workers, groups):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert groups_for(workers) == groups

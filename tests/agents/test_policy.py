@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,3 +106,19 @@ def test_the_papers_network_fits_the_games_screen():
     policy = nnx.eval_shape(lambda: ActorCritic(PolicyConfig(), 3, (120, 160), rngs=nnx.Rngs(0)))
     assert policy.picture.kernel.shape == (11 * 16 * 64, 512)  # 512 features of the picture
     assert len(policy.actor) == len(policy.critic) == 2 and policy.embedding.embedding.shape[0] == 4
+
+
+def test_the_map_matters_as_the_screen_does():
+    policy = ActorCritic(replace(SMALL, automap=True), 3, (12, 16), rngs=nnx.Rngs(0))
+    both = np.random.default_rng(0).integers(256, size=(1, 12, 16, 6), dtype=np.uint8)
+    value = evaluate(policy, begin(policy, jnp.asarray(both)))[1]
+    for channels in (slice(0, 3), slice(3, 6)):
+        changed = both.copy()
+        changed[..., channels] ^= 128
+        assert not np.allclose(evaluate(policy, begin(policy, jnp.asarray(changed)))[1], value, atol=1e-5)
+
+
+def test_a_screen_without_its_map_is_refused():
+    policy = ActorCritic(replace(SMALL, automap=True), 3, (12, 16), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="the agent sees screen and automap, 6 channels, got 3"):
+        begin(policy, screens(1))

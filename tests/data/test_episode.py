@@ -1,8 +1,10 @@
 import json
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from neural_env.data import episode as module
 from neural_env.data.episode import SEGMENT_TRANSITIONS, Episode, cut, from_bytes, join, split_of, to_bytes
@@ -123,7 +125,7 @@ def test_a_record_of_another_schema_version_is_refused(monkeypatch):
     monkeypatch.setattr(module, "SCHEMA_VERSION", 99)
     record = to_bytes(cut(make(), scenario="basic", index=0)[0])
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="schema version 99, this reader knows 2: collect anew"):
+    with pytest.raises(ValueError, match="schema version 99, this reader knows 2 and 3: collect anew"):
         from_bytes(record)
 
 
@@ -142,3 +144,75 @@ def test_every_seed_has_one_split_and_the_splits_are_a_tenth_a_tenth_and_the_res
 
 def test_segments_are_never_longer_than_the_format_says():
     assert SEGMENT_TRANSITIONS == 64
+
+
+COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 9, 255], [255, 0, 0], [7, 7, 7]], np.uint8)  # 1 and 3 are the same
+
+
+def make_indexed(t=70, **changes):
+    frames = np.random.default_rng(t).integers(0, len(COLOURS), (t + 1, 6, 8), np.uint8)
+    return make(t, frames=frames, palette=COLOURS, **changes)
+
+
+def stored(episode):
+    return [to_bytes(segment) for segment in cut(episode, scenario="basic", index=0)]
+
+
+def test_frames_in_a_palette_come_back_with_the_same_colours():
+    episode = make_indexed()
+    back = join([from_bytes(record) for record in stored(episode)])
+    assert back.frames.ndim == 3 and (back.palette == COLOURS).all()
+    assert back.in_rgb().frames.shape == (71, 6, 8, 3) and back.in_rgb().palette is None
+    assert_same(back.in_rgb(), episode.in_rgb())
+
+
+def test_a_palette_takes_a_third_of_the_bytes():
+    episode = make_indexed()
+    assert sum(map(len, stored(episode))) < 0.6 * sum(map(len, stored(episode.in_rgb())))
+
+
+def test_equal_pictures_give_equal_records_whichever_of_two_equal_colours_was_drawn():
+    episode = make_indexed()
+    assert (episode.frames == 3).any()
+    again = episode.in_rgb().in_palette(COLOURS)
+    assert not (again.frames == 3).any()
+    assert stored(again) == stored(episode)
+
+
+def test_a_colour_that_the_palette_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"has colours that aren't in the palette"):
+        make().in_palette(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("palette", "message"),
+    [
+        (COLOURS[:3], "a palette of 3 colours has no row 4"),
+        (np.zeros((257, 3), np.uint8), "1 to 256 RGB colours"),
+        (np.zeros((5, 4), np.uint8), "1 to 256 RGB colours"),
+        (COLOURS.astype(np.int32), "palette must be uint8"),
+    ],
+)
+def test_palettes_that_make_no_picture_are_refused(palette, message):
+    with pytest.raises(ValueError, match=message):
+        make(1, frames=np.full((2, 6, 8), 4, np.uint8), palette=palette)
+
+
+def test_segments_of_two_palettes_arent_joined():
+    first, second = cut(make_indexed(), scenario="basic", index=0)
+    with pytest.raises(ValueError, match="segments of 2 palettes"):
+        join([first, replace(second, palette=COLOURS[::-1].copy())])
+
+
+def old_record(segment):
+    """As schema 2 had it: frame by frame, RGB."""
+    header = json.dumps({**asdict(segment.header), "schema": 2}, sort_keys=True)
+    names = ("frames", "actions", "rewards", "variables", "signals")
+    arrays = {name: np.ascontiguousarray(getattr(segment, name)) for name in names}
+    return safetensors.numpy.save(arrays, metadata={"header": header})
+
+
+def test_records_of_schema_2_are_read():
+    episode = make(70)
+    records = [old_record(segment) for segment in cut(episode, scenario="basic", index=0)]
+    assert_same(join([from_bytes(record) for record in records]), episode)

@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from neural_env.cli import main
 from neural_env.data.card import CARD
 from neural_env.data.minari import export_minari, import_minari
+from neural_env.data.recorder import Recorder
 from neural_env.data.shards import Dataset, ShardError
+from neural_env.game import GameConfig
 
 minari = pytest.importorskip("minari")
 ID = "doom/toy-v0"
@@ -70,3 +73,15 @@ def test_without_minari_the_extra_is_named(toy_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(ImportError, match=r"neural-env\[minari\]"):
         export_minari(Dataset.open(toy_folder), tmp_path, ID)
+
+
+def test_frames_in_a_palette_come_back_as_the_same_files(toy_folder, tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (9, 3), np.uint8)
+    toy, first = Dataset.open(toy_folder), tmp_path / "first"
+    game = GameConfig(toy.scenario, toy.action_names, toy.variable_names, toy.frame_skip, toy.resolution)
+    with Recorder(first, game, policy="ppo", signal_names=toy.manifest.signal_names) as recorder:
+        for episode in toy.episodes("train"):
+            recorder.add(replace(episode, frames=episode.frames[..., 0] % 9, palette=colours))
+    export_minari(Dataset.open(first), tmp_path / "minari", ID)
+    import_minari(tmp_path / "minari" / ID, tmp_path / "second")
+    assert Dataset.open(tmp_path / "second").manifest_hash == Dataset.open(first).manifest_hash

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -432,3 +433,61 @@ def test_engines_that_start_in_threads_at_once_do_not_crash_python():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stdout.split()) == (0, ["True"] * 4), ran.stderr
+
+
+def pictures(scenario, steps, **how):
+    """The screens of an episode with random actions, and what else the engine tells of it."""
+    engine, rng = DoomEngine(scenario, **how), np.random.default_rng(0)
+    first, _ = engine.new_episode(5)
+    screens, signals, maps = [first], [engine.signals()], []
+    for _ in range(steps):
+        step = engine.act(int(rng.integers(len(engine.scenario.actions))))
+        screens.append(step.frame)
+        signals.append(engine.signals())
+        maps += [engine.automap()] if how.get("automap") else []
+        if step.terminated or step.truncated:
+            break
+    engine.close()
+    shown = np.stack(screens)
+    return shown if engine.palette is None else engine.palette[shown], np.stack(signals), maps
+
+
+@pytest.mark.parametrize("scenario", [name for name, scenario in SCENARIOS.items() if not scenario.tints])
+def test_the_screen_in_its_palette_has_the_same_colours(scenario):
+    indexed, signals, _ = pictures(scenario, 60, indexed=True)
+    rgb, same_signals, _ = pictures(scenario, 60)
+    assert len(rgb) > 10 and (indexed == rgb).all() and (signals == same_signals).all()
+
+
+def test_the_same_colours_while_the_player_is_hurt_shoots_and_dies():
+    indexed, signals, _ = pictures("defend_the_center", 300, indexed=True)
+    columns = dict(zip(SIGNALS, signals.T, strict=True))
+    assert columns["damage_taken"].max() > 50 and np.ptp(columns["ammo"]) > 0
+    assert (indexed == pictures("defend_the_center", 300)[0]).all()
+
+
+def test_only_scenarios_whose_file_forbids_tints_are_drawn_in_a_palette():
+    import vizdoom as vzd
+
+    for name, scenario in SCENARIOS.items():
+        content = (Path(vzd.scenarios_path) / f"{name}.cfg").read_text().lower().replace(" ", "")
+        assert scenario.tints == ("render_screen_flashes=false" not in content)
+        assert (scenario.palette is None) == scenario.tints
+    assert DoomEngine("freedoom2:MAP01", indexed=True).palette is None
+
+
+def test_a_map_shows_how_far_the_player_has_come_and_changes_nothing_else():
+    screens, signals, maps = pictures("health_gathering", 40, automap=True)
+    without, same_signals, _ = pictures("health_gathering", 40)
+    assert (screens == without).all() and (signals == same_signals).all()
+    assert maps[0].shape == (120, 160, 3) and maps[0].dtype == np.uint8
+    assert any((first != last).any() for first, last in pairwise(maps))
+    assert not (maps[5] == screens[6]).all()
+    in_palette = pictures("health_gathering", 40, automap=True, indexed=True)[2]
+    assert all((a == b).all() for a, b in zip(maps, in_palette, strict=True))
+
+
+def test_a_map_that_wasnt_asked_for_is_refused(engine):
+    engine.new_episode(0)
+    with pytest.raises(ValueError, match="make it with automap=True"):
+        engine.automap()

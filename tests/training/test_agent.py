@@ -6,18 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from dataclasses import replace
 from multiprocessing import active_children
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from neural_env.agents.player import load_agent, read_agent
+from neural_env.agents.ppo import PRESETS, preset_named
 from neural_env.checkpoint import CheckpointError
 from neural_env.cli import main
 from neural_env.data.episode import split_of
+from neural_env.data.games import DoomGame
 from neural_env.data.play import play
 from neural_env.data.shards import Dataset
 from neural_env.envs.real_doom import RealDoom
+from neural_env.evaluation.agent import EvaluateAgentConfig, measure
 from neural_env.training.agent import AgentRun, train_agent
 
 STEPS = 16  # of one update of the tiny preset
@@ -220,3 +226,26 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
     assert (tmp_path / "curve.png").read_bytes()[1:4] == b"PNG"
     assert main(["evaluate", "agent", "--agent", str(tmp_path / "none")]) == 1
     assert "there is no agent here" in capsys.readouterr().err
+
+
+def test_an_agent_with_a_map_learns_plays_records_and_is_evaluated(tmp_path, monkeypatch):
+    tiny_ = preset_named("tiny")
+    seeing = replace(tiny_, policy=replace(tiny_.policy, automap=True))
+    monkeypatch.setitem(PRESETS, "tiny", seeing)
+    train_agent(tiny(tmp_path / "run", total_steps=seeing.ppo.transitions))
+    agent = load_agent(tmp_path / "run")
+    assert agent.sees == ("screen", "automap")
+    game = DoomGame("basic", None, (120, 160), 4).start(automap=True)
+    with closing(game):
+        assert len(play(game, agent, seed=3, max_steps=5)) == 5
+    config = EvaluateAgentConfig(agent=tmp_path / "run", episodes=1, max_episode_steps=3)
+    assert measure(config, read_agent(tmp_path / "run"))["players"]["agent"]["mean_tics"] == 12
+
+
+@pytest.mark.parametrize("scenario", ["take_cover", "defend_the_center"])
+def test_the_agents_that_come_with_the_source_are_loaded_and_need_no_map(scenario):
+    assert read_agent(Path("runs/agents") / scenario).policy.config.sees == ("screen",)
+
+
+def test_the_papers_preset_sees_the_map_and_the_others_dont():
+    assert [name for name in PRESETS if preset_named(name).policy.automap] == ["gamengen"]
