@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from neural_env.ablation.run import AblateConfig, ablate
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
@@ -137,6 +138,11 @@ def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
             evaluate_agent(config)
 
 
+def ablate_(config: Annotated[AblateConfig, tyro.conf.arg(name="")]) -> None:
+    """Measure what a part of the recipe is worth: a study, its table and its plot."""
+    ablate(config)
+
+
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
     """Run a world beside the real game and print how true it is."""
     demo(config)
@@ -150,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": train,
         "bundle": bundle_,
         "evaluate": evaluate_,
+        "ablate": ablate_,
         "demo": demo_,
     }
     try:

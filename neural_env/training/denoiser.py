@@ -13,7 +13,7 @@ from neural_env.evaluation.frames import psnr
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.autoencoder import Autoencoder
-from neural_env.world.conditioning import corrupt, sample_levels
+from neural_env.world.conditioning import CONTEXT_NOISE_MAX, corrupt, sample_levels
 from neural_env.world.diffusion import NoiseConfig, denoising_loss, precondition, sample_sigma
 from neural_env.world.model import WorldModel
 from neural_env.world.unet import UNet
@@ -24,8 +24,12 @@ class DenoiserStage:
 
     name = "denoiser"
 
-    def __init__(self, world: WorldModel, training: Windows, validation: Windows):
+    def __init__(
+        self, world: WorldModel, training: Windows, validation: Windows, context_noise: float = CONTEXT_NOISE_MAX
+    ):
+        """`context_noise` is the highest level at which the past is corrupted; 0 leaves it clean."""
         self._world = world
+        self._context_noise = context_noise
         self._noise: NoiseConfig = world.noise
         self._training = training
         self._validation = validation.evenly(32, 12)
@@ -35,7 +39,7 @@ class DenoiserStage:
         """EDM loss on the next latent."""
         key_levels, key_context, key_sigma, key_noise = jax.random.split(key, 4)
         context, size = batch["context"], len(batch["latent"])
-        levels = sample_levels(key_levels, size, context.shape[1])
+        levels = sample_levels(key_levels, size, context.shape[1], self._context_noise)
         context = corrupt(key_context, context, levels)
         present = with_past(jax.random.fold_in(key, 4), size, module.context_dropout)
         denoise = precondition(lambda x, c_noise: module(x, c_noise, context, batch["actions"], levels, present))
