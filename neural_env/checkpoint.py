@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(path, f"its format is {found!r}, this version reads {FORMAT!r}")
     if missing := sorted({"model", "game", "provenance", "scores"} - config.keys()):
         raise CheckpointError(path, f"it lacks {missing}: restore the file")
-    return config
+    return _up_to_date(config)
 
 
 def read_game(name_or_path: str | Path) -> GameConfig:
@@ -224,7 +224,7 @@ def _starts(path: Path, model: ModelConfig, latent_shape: tuple[int, ...]) -> St
 def _parsed(kind: type[T], config: dict[str, Any], key: str, folder: Path) -> T:
     try:
         return from_json(kind, config[key])
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(folder / _CONFIG, f"its {key!r} is not a {kind.__name__}: {error}") from error
 
 
@@ -242,6 +242,25 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _converted(hint: Any, value: Any) -> Any:
+    if variants := [kind for kind in get_args(hint) if is_dataclass(kind)]:
+        return from_json(_variant(variants, value.get("kind")), value)
     if is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _variant(variants: list[Any], kind: Any) -> Any:
+    """The one of several configurations that calls itself so."""
+    by_kind = {next(f.default for f in fields(variant) if f.name == "kind"): variant for variant in variants}
+    if kind not in by_kind:
+        raise TypeError(f"unknown kind {kind!r}, there are {sorted(by_kind)}")
+    return by_kind[kind]
+
+
+def _up_to_date(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as versions up to 0.1.0 wrote it, which knew one objective, in today's words."""
+    model = config["model"]
+    if not isinstance(model, dict) or "noise" not in model:
+        return config
+    rest = {name: value for name, value in model.items() if name != "noise"}
+    return config | {"model": {**rest, "objective": {"kind": "edm", **model["noise"]}}}

@@ -40,18 +40,24 @@ from neural_env.training.run import (
     BundleRun,
     DecoderRun,
     DenoiserRun,
+    DistillRun,
     OutcomeRun,
+    RolloutRun,
     bundle,
     train_autoencoder,
     train_decoder,
     train_denoiser,
+    train_distill,
     train_outcome,
+    train_rollout,
 )
 from neural_env.training.state import TrainingStateError
 
 Train = Annotated[
     Annotated[AutoencoderRun, tyro.conf.subcommand("autoencoder")]
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
+    | Annotated[RolloutRun, tyro.conf.subcommand("rollout")]
+    | Annotated[DistillRun, tyro.conf.subcommand("distill")]
     | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
     | Annotated[AgentRun, tyro.conf.subcommand("agent")],
@@ -94,6 +100,10 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_autoencoder(run)
         case DenoiserRun():
             train_denoiser(run)
+        case RolloutRun():
+            train_rollout(run)
+        case DistillRun():
+            train_distill(run)
         case DecoderRun():
             train_decoder(run)
         case OutcomeRun():

@@ -6,7 +6,8 @@ import jaxtyping
 import pytest
 
 WORLD = ("autoencoder", "conditioning", "diffusion", "layers", "model", "outcome", "sampler", "unet")
-CHECKED = [*(f"neural_env.world.{name}" for name in WORLD), "neural_env.envs.core"]
+OBJECTIVES = ("distilled", "shortcut", "velocity")
+CHECKED = [*(f"neural_env.world.{name}" for name in (*WORLD, *OBJECTIVES)), "neural_env.envs.core"]
 
 
 def pytest_configure(config):

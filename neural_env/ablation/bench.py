@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,17 @@ from neural_env.ablation.score import Exam, HeldOut, held_out
 from neural_env.ablation.study import Arm, Player, Study
 from neural_env.agents.player import load_agent
 from neural_env.data.collect import CollectConfig, collect
+from neural_env.data.corpus import Corpus
 from neural_env.data.episode import Episode, Split
 from neural_env.data.play import play
 from neural_env.data.policies import Policy, StickyRandom
-from neural_env.data.shards import Dataset, write_whole
+from neural_env.data.shards import write_whole
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.latents import Windows, encoded
 from neural_env.training.loop import Batch, DeviceBatch, Logs, LoopConfig, Stage, finished, train
-from neural_env.training.run import game_of, some_frames
+from neural_env.training.run import some_frames
 from neural_env.training.state import has_state
 from neural_env.version import __version__
 from neural_env.world.autoencoder import Autoencoder
@@ -64,7 +65,6 @@ class Sizes:
     autoencoder_steps: int = 3_000
     steps: int = 6_000  # of an arm's denoiser; other parts have their share of it
     batch: int = 32
-    learning_rate: float = 1e-3
     held_out: int = 16  # episodes that the arms are scored on
     exam: Exam = field(default_factory=Exam)
 
@@ -76,8 +76,8 @@ class Given:
     scenario: str
     preset: str
     checkpoint: str | None  # its auto-encoder and sizes are taken; in a study of a whole world its denoiser too
-    data: Path | None  # training episodes; None: they are played
-    random_data: Path | None  # of random play, for the study that compares
+    data: tuple[Path, ...]  # training episodes; none: they are played
+    random_data: tuple[Path, ...]  # of random play, for the study that compares
     agent: Path | None  # who plays beside the random player
     workers: int
 
@@ -130,25 +130,25 @@ class Bench:
         """The game that is played and dreamed."""
         if self.checkpoint is not None:
             return self.checkpoint.game
-        return game_of(self.dataset(self.default_player))
+        return self.corpus(self.default_player).game
 
-    def dataset(self, player: Player) -> Dataset:
-        """The training data of a player: about `Sizes.frames`, whole shards spread evenly."""
-        if player not in self._datasets:
-            self._datasets[player] = _about(self._opened(player), self.sizes.frames)
-        return self._datasets[player]
+    def corpus(self, player: Player) -> Corpus:
+        """The training data of a player, about `Sizes.frames` of them."""
+        if player not in self._corpora:
+            self._corpora[player] = Corpus.open(self._folders(player), max_frames=self.sizes.frames)
+        return self._corpora[player]
 
     @cached_property
-    def _datasets(self) -> dict[Player, Dataset]:
+    def _corpora(self) -> dict[Player, Corpus]:
         return {}
 
-    def _opened(self, player: Player) -> Dataset:
-        given = self.given.random_data if "random" in self.study_players and player == "random" else self.given.data
-        if given is not None:
-            return Dataset.open(given, partial=True)
+    def _folders(self, player: Player) -> tuple[Path, ...]:
+        given = self.given.random_data if player == "random" and len(self.study_players) > 1 else self.given.data
+        if given:
+            return given
         config = self._collection(player)
         collect(config)
-        return Dataset.open(config.out)
+        return (Path(config.out),)
 
     @property
     def study_players(self) -> tuple[Player, ...]:
@@ -177,12 +177,12 @@ class Bench:
         """The checkpoint's, or one trained on the play of all arms alike."""
         if self.checkpoint is not None:
             return self.checkpoint.world.autoencoder
-        data = [self.dataset(player) for player in self.study_players]
+        data = [self.corpus(player) for player in self.study_players]
         limit = min(self.sizes.frames, 30_000) // len(data)
-        frames = np.concatenate([some_frames(dataset, "train", limit) for dataset in data])
+        frames = np.concatenate([some_frames(corpus, "train", limit) for corpus in data])
         module = jax.jit(lambda: WorldModel(self.model, self.game, rngs=nnx.Rngs(0)).autoencoder)()
-        described = {"model": asdict(self.model.autoencoder), "data": [dataset.manifest_hash for dataset in data]}
-        loop = self._loop("autoencoder", self.sizes.autoencoder_steps, 0)
+        described = {"model": asdict(self.model.autoencoder), "data": [corpus.provenance() for corpus in data]}
+        loop = self._loop(self.sizes.autoencoder_steps, self.sizes.batch, 1e-3, 0)
         folder = self._part_folder("autoencoder", {**described, "loop": _lasting(loop)})
         if not has_state(folder / "state"):  # else the trained weights replace it anyway
             module = fit_linear(module, frames[:: max(1, len(frames) // 1024)])
@@ -224,7 +224,8 @@ class Bench:
         described: dict[str, Any] = self._origin(arm, seed)
         for part in parts:
             material = self._material(arm, world, seed)
-            loop = self._loop(part.name, max(1, round(part.share * self.sizes.steps)), seed)
+            steps = max(1, round(part.share * self.sizes.steps))
+            loop = self._loop(steps, max(1, self.sizes.batch // part.items), part.learning_rate, seed)
             described = {"after": described, "part": _described(part), "loop": _lasting(loop)}
             folder = self._part_folder(part.name, described)
             module = self._trained(partial(part.stage, world, material), part.module(world), loop, folder)
@@ -241,28 +242,30 @@ class Bench:
             **origin,
             "model": asdict(arm.model(self.model)),
             "build": _described(arm.build),
-            "data": self.dataset(player).manifest_hash,
+            "data": self.corpus(player).provenance(),
             "seed": seed,
             "code_version": __version__,
         }
 
     def _material(self, arm: Arm, world: WorldModel, seed: int) -> Material:
-        dataset = self.dataset(arm.player or self.default_player)
-        data = encoded(dataset, "train", self.autoencoder, self._folder / "latents")
+        corpus = self.corpus(arm.player or self.default_player)
+        data = encoded(corpus, "train", self.autoencoder, self._folder / "latents")
         reach = data.windows(self.history)
 
         def weigh(starts: np.ndarray, windows: np.ndarray) -> np.ndarray:
             return np.isin(windows, reach).astype(np.float64)
 
-        windows = Windows(data, world.context, seed, pictures_only=True, weigh=weigh)
-        return Material(dataset, windows, min(self.sizes.frames, 8_000), seed)
+        def windows(ahead: int) -> Windows:
+            return Windows(data, world.context, seed, pictures_only=True, weigh=weigh, ahead=ahead)
 
-    def _loop(self, name: str, steps: int, seed: int) -> LoopConfig:
+        return Material(corpus, windows, min(self.sizes.frames, 8_000), seed)
+
+    def _loop(self, steps: int, batch: int, learning_rate: float, seed: int) -> LoopConfig:
         minutes = max(0.0, (self._deadline - time.monotonic()) / 60)
         return LoopConfig(
             steps=steps,
-            batch=self.sizes.batch,
-            learning_rate=3e-4 if name == "decoder" else self.sizes.learning_rate,
+            batch=batch,
+            learning_rate=learning_rate,
             warmup=min(200, steps // 4),
             seed=seed,
             max_minutes=None if minutes == float("inf") else minutes,
@@ -308,17 +311,6 @@ class _Unvalidated:
     def validate(self, module: Any) -> dict[str, float]:
         """Nothing."""
         return {}
-
-
-def _about(dataset: Dataset, frames: int) -> Dataset:
-    """The training split cut to whole shards with about `frames` frames, spread evenly over it."""
-    shards = dataset.manifest.of_split("train")
-    mean = sum(shard.frames for shard in shards) / max(len(shards), 1)
-    if not shards:
-        raise ValueError(f"{dataset.folder} has no training episodes: collect at least 10, seeds are split by digit")
-    count = int(np.clip(round(frames / mean), 1, len(shards)))
-    chosen = [shards[i] for i in np.unique(np.linspace(0, len(shards) - 1, count).astype(int))]
-    return Dataset(dataset.folder, replace(dataset.manifest, shards=tuple(chosen)))
 
 
 def _lasting(loop: LoopConfig) -> dict[str, Any]:

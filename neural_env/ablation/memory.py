@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32
 
-from neural_env.arrays import Latent
 from neural_env.game import GameConfig
 from neural_env.world.model import ModelConfig, WorldModel
+from neural_env.world.objective import Network
 from neural_env.world.unet import UNet
 
 
@@ -29,22 +29,20 @@ class SparsePast(nnx.Module):
         self.old = len(ages)
         self.grid = grid
 
-    def __call__(
+    def bound(
         self,
-        x: Latent,
-        c_noise: Float[Array, " b"],
         context: Float[Array, "b n h w c"],
         actions: Int32[Array, "b n"],
         levels: Float[Array, "b n"],
         present: Bool[Array, " b"] | None = None,
-    ) -> Latent:
-        """F of `UNet`, for the frames that are looked at."""
+    ) -> Network:
+        """`UNet.bound`, of the frames that are looked at."""
         places = jnp.array(self.places)
         seen = context[:, places]
         if self.grid is not None:
             seen = jnp.concatenate([_blurred(seen[:, : self.old], self.grid), seen[:, self.old :]], axis=1)
-        raw: Latent = self.unet(x, c_noise, seen, actions[:, places], levels[:, places], present)
-        return raw
+        network: Network = self.unet.bound(seen, actions[:, places], levels[:, places], present)
+        return network
 
 
 def _blurred(frames: Float[Array, "b n h w c"], grid: tuple[int, int]) -> Float[Array, "b n h w c"]:

@@ -30,7 +30,19 @@ from neural_env.data.episode import Split
 from neural_env.data.shards import write_whole
 from neural_env.world.model import PRESETS
 
-StudyName: TypeAlias = Literal["steps", "level", "context", "noise", "data", "guidance", "decoder", "memory"]
+StudyName: TypeAlias = Literal[
+    "steps",
+    "level",
+    "context",
+    "noise",
+    "data",
+    "objective",
+    "conditioning",
+    "guidance",
+    "rollout",
+    "decoder",
+    "memory",
+]
 
 SMOKE = Sizes(
     frames=1_000,
@@ -54,8 +66,8 @@ class AblateConfig:
     scenario: str = "take_cover"  # what is played if no data are given
     preset: str = "small"  # sizes of the model
     checkpoint: str | None = None  # a world: its sizes and auto-encoder are used; studies that only evaluate judge it
-    data: Path | None = None  # training episodes; by default they are played: by the agent, else at random
-    random_data: Path | None = None  # those of random play, which the study `data` compares with
+    data: tuple[Path, ...] = ()  # training episodes; by default they are played: by the agent, else at random
+    random_data: tuple[Path, ...] = ()  # those of random play, which the study `data` compares with
     agent: Path | None = None  # who plays; by default runs/agents/SCENARIO, if there is one
     steps: int = Sizes.steps  # updates of each arm's denoiser; other parts of a recipe have their share of it
     autoencoder_steps: int = Sizes.autoencoder_steps
@@ -176,7 +188,7 @@ def _empty(config: AblateConfig, study: Study, bench: Bench) -> Result:
         "seeds": list(config.seeds),
         "horizon": bench.sizes.exam.horizon,
         "device": jax.devices()[0].device_kind,
-        "frames": {player: bench.dataset(player).num_frames("train") for player in bench.study_players},
+        "frames": {player: bench.corpus(player).num_frames("train") for player in bench.study_players},
         "arms": {arm.name: {} for arm in study.arms},
     }
 

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from neural_env.ablation.memory import Remembering
-from neural_env.ablation.parts import FineDecoder, TeacherForced
+from neural_env.ablation.parts import FineDecoder, OneStep, OwnFrames, TeacherForced
 from neural_env.ablation.study import Arm, Change, Study
 from neural_env.envs.dials import Dials
+from neural_env.world.conditioning import CrossAttention
+from neural_env.world.diffusion import EDM
 from neural_env.world.model import ModelConfig
+from neural_env.world.shortcut import Shortcut
+from neural_env.world.velocity import VPrediction
 
 
-def unet(**changes: int | float) -> Change:
+def unet(**changes: Any) -> Change:
     """The same model with other fields of its `UNetConfig`."""
 
     def change(model: ModelConfig) -> ModelConfig:
-        return replace(model, unet=replace(model.unet, **changes))  # type: ignore[arg-type]
+        return replace(model, unet=replace(model.unet, **changes))
 
     return change
 
 
+def objective(trained: EDM | VPrediction | Shortcut) -> Change:
+    """The same model with another objective."""
+
+    def change(model: ModelConfig) -> ModelConfig:
+        return replace(model, objective=trained)
+
+    return change
+
+
+_EDM, _VELOCITY, _SHORTCUT = objective(EDM()), objective(VPrediction()), objective(Shortcut())
 _DROPPED = unet(context_dropout=0.1)
 
 STUDIES: dict[str, Study] = {
     "steps": Study(
         question="How many denoising steps does a frame need?",
-        arms=tuple(Arm(name=f"{n} steps" if n > 1 else "1 step", dials=Dials(num_steps=n)) for n in (1, 2, 4, 8, 16)),
+        arms=(
+            *(Arm(name=f"{n} steps" if n > 1 else "1 step", dials=Dials(num_steps=n)) for n in (1, 2, 4, 8, 16)),
+            Arm(name="distilled", parts=(TeacherForced(), OneStep())),
+        ),
         whole=True,
         paper="25.47 dB at 1 step, 31.91 at 2, 32.58 at 4, 32.55 at 8, 32.44 at 16; distilled to one step 31.10",
     ),
@@ -55,6 +73,26 @@ STUDIES: dict[str, Study] = {
         players=("agent", "random"),
         paper="after 3 s of autoregression 19.02 dB with the agent's data, 16.84 with random play's",
     ),
+    "objective": Study(
+        question="Which objective, at few steps?",
+        arms=(
+            Arm(name="EDM, 1 step", model=_EDM),
+            Arm(name="EDM, 4 steps", model=_EDM, dials=Dials(num_steps=4)),
+            Arm(name="v-prediction, 1 step", model=_VELOCITY),
+            Arm(name="v-prediction, 4 steps", model=_VELOCITY, dials=Dials(num_steps=4)),
+            Arm(name="shortcut, 1 step", model=_SHORTCUT),
+            Arm(name="shortcut, 4 steps", model=_SHORTCUT, dials=Dials(num_steps=4)),
+        ),
+        paper="v-prediction, with 4 steps of DDIM",
+    ),
+    "conditioning": Study(
+        question="How should the denoiser be told the actions?",
+        arms=(
+            Arm(name="AdaGN"),
+            Arm(name="cross-attention", model=unet(conditioning=CrossAttention())),
+        ),
+        paper="cross-attention to action tokens, in the place of the text",
+    ),
     "guidance": Study(
         question="What does guidance on the past frames give?",
         arms=(
@@ -65,6 +103,14 @@ STUDIES: dict[str, Study] = {
             ),
         ),
         paper="weight 1.5, on the past alone; larger weights leave artefacts that grow",
+    ),
+    "rollout": Study(
+        question="Does training on own frames keep a dream from drifting?",
+        arms=(
+            Arm(name="own frames at the end", parts=(TeacherForced(), OwnFrames())),
+            Arm(name="as long, on true pasts", parts=(TeacherForced(), TeacherForced(share=0.2, learning_rate=2e-4))),
+        ),
+        whole=True,
     ),
     "decoder": Study(
         question="What does fine-tuning the decoder give?",

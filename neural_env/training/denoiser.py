@@ -1,4 +1,4 @@
-"""The denoiser's training: noise-augmented context, squared error in x0-space, weighed by what shows in pixels."""
+"""The denoiser's training: noise-augmented context, the objective's loss, weighed by what shows in pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.autoencoder import Autoencoder
 from neural_env.world.conditioning import CONTEXT_NOISE_MAX, corrupt, sample_levels
-from neural_env.world.diffusion import NoiseConfig, denoising_loss, precondition, sample_sigma
 from neural_env.world.model import WorldModel
 from neural_env.world.unet import UNet
 
@@ -30,21 +29,19 @@ class DenoiserStage:
         """`context_noise` is the highest level at which the past is corrupted; 0 leaves it clean."""
         self._world = world
         self._context_noise = context_noise
-        self._noise: NoiseConfig = world.noise
         self._training = training
         self._validation = validation.evenly(32, 12)
         self._weight = channel_weight(world.autoencoder, self._validation[0]["latent"])
 
     def loss(self, module: UNet, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
-        """EDM loss on the next latent."""
-        key_levels, key_context, key_sigma, key_noise = jax.random.split(key, 4)
+        """The objective's loss on the next latent."""
+        key_levels, key_context, key_objective = jax.random.split(key, 3)
         context, size = batch["context"], len(batch["latent"])
         levels = sample_levels(key_levels, size, context.shape[1], self._context_noise)
         context = corrupt(key_context, context, levels)
-        present = with_past(jax.random.fold_in(key, 4), size, module.context_dropout)
-        denoise = precondition(lambda x, c_noise: module(x, c_noise, context, batch["actions"], levels, present))
-        sigma = sample_sigma(key_sigma, size, self._noise)
-        each = denoising_loss(denoise, key_noise, batch["latent"], sigma, self._weight)
+        present = with_past(jax.random.fold_in(key, 3), size, module.context_dropout)
+        network = module.bound(context, batch["actions"], levels, present)
+        each = self._world.objective.loss(network, key_objective, batch["latent"], self._weight)
         return each.mean(), {}
 
     def batch(self, step: int, size: int) -> Batch:
@@ -53,11 +50,12 @@ class DenoiserStage:
         return {name: batch[name] for name in ("context", "actions", "latent")}
 
     def validate(self, module: UNet) -> dict[str, float]:
-        """One-step teacher-forced PSNR, with true and with shuffled actions, beside copy-last and the ceiling.
+        """Teacher-forced PSNR, with true and with shuffled actions, beside copy-last.
 
-        The reference is the auto-encoder's picture of the real latent, so the figures judge the denoiser alone.
+        In the number of steps that suits the world. The reference is the auto-encoder's picture of the real latent, so
+        the figures judge the denoiser alone.
         """
-        world = _with_unet(self._world, module)
+        world = with_unet(self._world, module)
         scores: dict[str, list[float]] = {"psnr": [], "psnr_shuffled": [], "psnr_copy_last": []}
         rng = np.random.default_rng(0)
         for batch in self._validation:
@@ -77,7 +75,8 @@ def with_past(key: Key, batch: int, dropout: float) -> Bool[Array, " b"] | None:
     return jax.random.bernoulli(key, 1 - dropout, (batch,)) if dropout else None
 
 
-def _with_unet(world: WorldModel, unet: UNet) -> WorldModel:
+def with_unet(world: WorldModel, unet: UNet) -> WorldModel:
+    """A copy of the world with another denoiser."""
     graph, state = nnx.split(world)
     copy: WorldModel = nnx.merge(graph, state)
     copy.unet = unet
@@ -86,7 +85,7 @@ def _with_unet(world: WorldModel, unet: UNet) -> WorldModel:
 
 @jax.jit
 def _next_frame(world: WorldModel, context: jax.Array, actions: jax.Array) -> jax.Array:
-    return world.decode(world.imagine(jax.random.key(0), context, actions, num_steps=1))
+    return world.decode(world.imagine(jax.random.key(0), context, actions, num_steps=world.num_steps))
 
 
 def _decode(world: WorldModel, latent: np.ndarray) -> np.ndarray:

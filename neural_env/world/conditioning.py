@@ -1,6 +1,13 @@
-"""What the denoiser is told besides pictures: actions, noise levels, and the gist of the past as a whole."""
+"""What the denoiser is told besides pictures: actions, noise levels, and the gist of the past as a whole.
+
+Two ways to tell it the actions, behind one interface: a configuration `build`s a conditioner, whose call makes a
+condition of what is `Told`, whose `block`s listen to it, and whose `vector` is the condition in one vector.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32
 
 from neural_env.arrays import Key, Latent
-from neural_env.world.layers import conv, fourier_features
+from neural_env.world.layers import ModulatedBlock, conv, fourier_features
 
 CONTEXT_NOISE_MAX = 0.7  # GameNGen section 3.2.1: level alpha ~ U(0, 0.7)
 CONTEXT_NOISE_BUCKETS = 10  # GameNGen section 3.2.1: one learned embedding a bucket
@@ -40,6 +47,29 @@ def sample_levels(key: Key, batch: int, frames: int, highest: float = CONTEXT_NO
     return bound * jax.random.uniform(key_frame, (batch, frames))
 
 
+class Told(NamedTuple):
+    """All that a conditioner hears."""
+
+    context: Float[Array, "b h w k"]  # past frames stacked in channels, oldest first
+    actions: Int32[Array, "b n"]
+    c_noise: Float[Array, " b"]  # of order 1: how noisy the sample is
+    levels: Float[Array, "b n"]  # noise of each past frame, in [0, 0.7]
+    present: Bool[Array, " b"] | None = None  # which items have a past; None: all, of a model that always has one
+    c_step: Float[Array, " b"] | None = None  # in [0, 1]: how fine the sampler's steps are, to a model that is told
+
+
+class Sizes(NamedTuple):
+    """What a conditioner is built for."""
+
+    actions: int  # of the game
+    context: int  # past frames, and actions
+    grid: tuple[int, int]  # of a latent
+    channels: int  # of a latent
+    features: int  # of the conditioning vector
+    without_past: bool = False  # whether items without a past occur
+    tells_step: bool = False  # whether the network is told the length of the sampler's step
+
+
 class Gist(nnx.Module):
     """The whole past in one vector: where the player is and how fast, which is how far every pixel is about to move.
 
@@ -59,60 +89,157 @@ class Gist(nnx.Module):
         return self.out(x.reshape(len(x), -1))
 
 
-class Conditioner(nnx.Module):
-    """One vector from the past frames, the actions [b, n], ln(sigma)/4 [b] and the context's noise levels [b, n]."""
+@dataclass(frozen=True)
+class AdaGN:
+    """Actions in the one vector that scales and shifts the features of every block: for small worlds."""
 
-    def __init__(
-        self,
-        num_actions: int,
-        context: int,
-        grid: tuple[int, int],
-        channels: int,
-        features: int,
-        *,
-        without_past: bool = False,
-        rngs: nnx.Rngs,
-    ):
+    kind: Literal["adagn"] = "adagn"
+
+    def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> Conditioner:
+        """The conditioner of this kind."""
+        return Conditioner(sizes, rngs=rngs)
+
+
+class Conditioner(nnx.Module):
+    """One vector from the past frames, the actions [b, n], the sample's noise and the context's noise levels [b, n]."""
+
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+        features, ages = sizes.features, range(sizes.context)
         self.features = features
         # One table for each place in the context: an action's age matters as much as its kind.
         # Large at the start, or the model learns for an hour to do without them.
         init = nnx.initializers.normal(0.5)
-        self.actions = nnx.List(
-            [nnx.Embed(num_actions, features, embedding_init=init, rngs=rngs) for _ in range(context)]
-        )
-        self.levels = nnx.List([nnx.Embed(CONTEXT_NOISE_BUCKETS, features, rngs=rngs) for _ in range(context)])
-        self.gist = Gist(grid, context * channels, features, rngs=rngs)
+        self.actions = nnx.List([nnx.Embed(sizes.actions, features, embedding_init=init, rngs=rngs) for _ in ages])
+        self.levels = nnx.List([nnx.Embed(CONTEXT_NOISE_BUCKETS, features, rngs=rngs) for _ in ages])
+        self.gist = Gist(sizes.grid, sizes.context * sizes.channels, features, rngs=rngs)
         self.noise = nnx.Linear(64, features, rngs=rngs)
         self.hidden = nnx.Linear(features, features, rngs=rngs)
         self.out = nnx.Linear(features, features, rngs=rngs)
         # What stands for gist and levels where there is no past; absent from worlds that always have one.
-        self.no_past = nnx.Param(jnp.zeros(features)) if without_past else None
+        self.no_past = nnx.Param(jnp.zeros(features)) if sizes.without_past else None
+        self.step = nnx.Linear(64, features, rngs=rngs) if sizes.tells_step else None
 
-    def __call__(
-        self,
-        context: Float[Array, "b h w k"],
-        actions: Int32[Array, "b n"],
-        c_noise: Float[Array, " b"],
-        levels: Float[Array, "b n"],
-        present: Bool[Array, " b"] | None = None,
-    ) -> Float[Array, "b e"]:
+    def __call__(self, told: Told) -> Float[Array, "b e"]:
         """Returns the embedding [b, features] that modulates every block of the U-Net.
 
         Raises:
-            ValueError: `present` is given, to a model that has always seen a past.
+            ValueError: `told` lacks what the model was built to hear, or has what it was not.
         """
-        x = self.gist(context) + self.noise(fourier_features(c_noise, 64))
-        buckets = bucket(levels)
+        sample = _sample_noise(self.noise, self.step, told)
+        x = self.gist(told.context) + sample
+        buckets = bucket(told.levels)
         for i, (action, level) in enumerate(zip(self.actions, self.levels, strict=True)):
-            x = x + action(actions[:, i]) + level(buckets[:, i])
-        if present is not None:
-            x = jnp.where(present[:, None], x, self._without_past(actions, c_noise))
+            x = x + action(told.actions[:, i]) + level(buckets[:, i])
+        if told.present is not None:
+            x = jnp.where(told.present[:, None], x, self._without_past(told.actions, sample))
         return nnx.silu(self.out(nnx.silu(self.hidden(x))))
 
-    def _without_past(self, actions: Int32[Array, "b n"], c_noise: Float[Array, " b"]) -> Float[Array, "b e"]:
-        if self.no_past is None:
-            raise ValueError("this model always has a past: set UNetConfig.context_dropout and train it")
-        x = self.no_past[...] + self.noise(fourier_features(c_noise, 64))
+    def block(self, features_in: int, features_out: int, *, rngs: nnx.Rngs) -> ModulatedBlock:
+        """A block of the U-Net that listens to what `__call__` returns."""
+        return ModulatedBlock(features_in, features_out, self.features, rngs=rngs)
+
+    def vector(self, condition: Float[Array, "b e"]) -> Float[Array, "b e"]:
+        """The condition as one vector."""
+        return condition
+
+    def _without_past(self, actions: Int32[Array, "b n"], sample: Float[Array, "b e"]) -> Float[Array, "b e"]:
+        x = _learned(self.no_past)[...] + sample
         for i, action in enumerate(self.actions):
             x = x + action(actions[:, i])
         return x
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """Actions as a sequence of tokens that every block attends to, in the place of a text (GameNGen section 3.2)."""
+
+    kind: Literal["cross_attention"] = "cross_attention"
+    heads: int = 8  # of each attention; they divide the widths of the U-Net
+
+    def build(self, sizes: Sizes, *, rngs: nnx.Rngs) -> TokenConditioner:
+        """The conditioner of this kind."""
+        return TokenConditioner(sizes, self.heads, rngs=rngs)
+
+
+class Tokens(NamedTuple):
+    """What an `AttendingBlock` listens to."""
+
+    embedding: Float[Array, "b e"]  # noise levels
+    actions: Float[Array, "b n e"]
+
+
+class TokenConditioner(nnx.Module):
+    """One learned embedding for each action and one for each age; the vector holds noise levels alone."""
+
+    def __init__(self, sizes: Sizes, heads: int, *, rngs: nnx.Rngs):
+        features = sizes.features
+        self.features = features
+        self.heads = heads
+        self.actions = nnx.Embed(sizes.actions, features, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+        self.ages = nnx.Embed(sizes.context, features, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+        self.levels = nnx.List([nnx.Embed(CONTEXT_NOISE_BUCKETS, features, rngs=rngs) for _ in range(sizes.context)])
+        self.noise = nnx.Linear(64, features, rngs=rngs)
+        self.hidden = nnx.Linear(features, features, rngs=rngs)
+        self.out = nnx.Linear(features, features, rngs=rngs)
+        self.no_past = nnx.Param(jnp.zeros(features)) if sizes.without_past else None
+        self.step = nnx.Linear(64, features, rngs=rngs) if sizes.tells_step else None
+
+    def __call__(self, told: Told) -> Tokens:
+        """Returns the vector of noise levels and the action tokens, oldest first.
+
+        Raises:
+            ValueError: `told` lacks what the model was built to hear, or has what it was not.
+        """
+        buckets = bucket(told.levels)
+        past = sum(level(buckets[:, i]) for i, level in enumerate(self.levels)) / len(self.levels)
+        if told.present is not None:
+            past = jnp.where(told.present[:, None], past, _learned(self.no_past)[...])
+        x = past + _sample_noise(self.noise, self.step, told)
+        embedding = nnx.silu(self.out(nnx.silu(self.hidden(x))))
+        return Tokens(embedding, self.actions(told.actions) + self.ages.embedding[...])
+
+    def block(self, features_in: int, features_out: int, *, rngs: nnx.Rngs) -> AttendingBlock:
+        """A block of the U-Net that listens to what `__call__` returns."""
+        return AttendingBlock(features_in, features_out, self.features, self.heads, rngs=rngs)
+
+    def vector(self, condition: Tokens) -> Float[Array, "b e"]:
+        """The newest action's token and the noise levels, as one vector."""
+        return condition.embedding + condition.actions[:, -1]
+
+
+class AttendingBlock(nnx.Module):
+    """A modulated block, then attention of every place to the action tokens; that part starts as the identity."""
+
+    def __init__(self, features_in: int, features_out: int, embedding: int, heads: int, *, rngs: nnx.Rngs):
+        self.block = ModulatedBlock(features_in, features_out, embedding, rngs=rngs)
+        self.norm = nnx.RMSNorm(features_out, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            num_heads=heads,
+            in_features=features_out,
+            in_kv_features=embedding,
+            qkv_features=features_out,
+            out_kernel_init=nnx.initializers.zeros,
+            decode=False,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: Float[Array, "b h w c"], condition: Tokens) -> Float[Array, "b h w d"]:
+        """Returns features with `features_out` channels."""
+        x = self.block(x, condition.embedding)
+        places = self.norm(x).reshape(len(x), -1, x.shape[-1])
+        return x + self.attention(places, condition.actions).reshape(x.shape)
+
+
+def _sample_noise(noise: nnx.Linear, step: nnx.Linear | None, told: Told) -> Float[Array, "b e"]:
+    """What is said about the sample itself: how noisy it is and, to some, how long the sampler's step is."""
+    embedding: Float[Array, "b e"] = noise(fourier_features(told.c_noise, 64))
+    if (step is None) != (told.c_step is None):
+        hears = "isn't told" if step is None else "must be told"
+        raise ValueError(f"this network {hears} the length of the sampler's step: use the objective it was built for")
+    return embedding if step is None else embedding + step(fourier_features(told.c_step, 64))
+
+
+def _learned(no_past: nnx.Param[Array] | None) -> nnx.Param[Array]:
+    if no_past is None:
+        raise ValueError("this model always has a past: set UNetConfig.context_dropout and train it")
+    return no_past

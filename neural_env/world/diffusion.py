@@ -6,45 +6,74 @@ have unit variance at every noise level. The loss is the error of D itself, in x
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from neural_env.arrays import Key, Latent
+from neural_env.world.objective import Denoiser, Network
+from neural_env.world.sampler import ancestral, euler
 
 SIGMA_DATA = 1.0  # latents are standardised
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
-    """Which noise levels training draws and sampling visits."""
+class EDM:
+    """Which noise levels training draws and sampling visits; the last two are dials that no weight depends on.
 
+    A world knows most of its next frame: what is open has a deviation far below 1, and a sampler decides it at levels
+    of that size. `sigma_last` puts the last of a few steps there, instead of where there is nothing left to decide.
+    """
+
+    tells_step: ClassVar[bool] = False
+
+    kind: Literal["edm"] = "edm"
     log_mean: float = 1.0  # of ln(sigma): a few-step sampler lives at high noise, hence above Karras' -1.2
     log_std: float = 1.4
-    sigma_min: float = 0.02
-    sigma_max: float = 20.0
-    rho: float = 7.0  # Karras eq. 5: bends the sampler's levels towards sigma_min
+    sigma_min: float = 0.02  # the least noise of training
+    sigma_max: float = 20.0  # the most, and where sampling begins
+    rho: float = 7.0  # Karras eq. 5: bends the sampler's levels towards the last
+    sigma_last: float | None = None  # level of the last of several steps; None: sigma_min
+    eta: float = 0.0  # share of the noise that the sampler renews: 0 the flow, 1 ancestral
 
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min <= self.last < self.sigma_max:
+            levels = f"sigma_min {self.sigma_min}, sigma_last {self.last}, sigma_max {self.sigma_max}"
+            raise ValueError(f"noise levels must be positive and in this order, got {levels}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
-@runtime_checkable
-class Denoiser(Protocol):
-    """D(x; sigma): the estimate of the clean latent [b, h, w, c] from a noised one at levels sigma [b]."""
+    @property
+    def last(self) -> float:
+        """Level of the sampler's last step, if it makes more than one."""
+        return self.sigma_min if self.sigma_last is None else self.sigma_last
 
-    def __call__(self, x: Latent, sigma: Float[Array, " b"]) -> Latent:
-        """Returns the estimate."""
-        ...
+    def loss(self, network: Network, key: Key, x0: Latent, channel_weight: Float[Array, " c"]) -> Float[Array, " b"]:
+        """Weighted error in x0-space at levels drawn by `sample_sigma`."""
+        key_sigma, key_noise = jax.random.split(key)
+        sigma = sample_sigma(key_sigma, len(x0), self)
+        return denoising_loss(precondition(network), key_noise, x0, sigma, channel_weight)
 
+    def sample(
+        self,
+        network: Network,
+        key: Key,
+        shape: tuple[int, ...],
+        num_steps: int,
+        temperature: float | Float[Array, ""] = 1.0,
+    ) -> Latent:
+        """Euler's method along `noise_levels`."""
+        denoise, levels = precondition(network), noise_levels(num_steps, self)
+        if self.eta == 0:
+            return euler(denoise, key, shape, levels, temperature)
+        return ancestral(denoise, key, shape, levels, self.eta, temperature)
 
-@runtime_checkable
-class Network(Protocol):
-    """F(x, c_noise): the raw network, conditioning already bound."""
-
-    def __call__(self, x: Latent, c_noise: Float[Array, " b"]) -> Latent:
-        """Returns the raw output."""
-        ...
+    def as_flow(self) -> EDM:
+        """The same with nothing renewed."""
+        return replace(self, eta=0.0)
 
 
 def precondition(network: Network) -> Denoiser:
@@ -61,7 +90,14 @@ def precondition(network: Network) -> Denoiser:
     return denoise
 
 
-def sample_sigma(key: Key, batch: int, config: NoiseConfig) -> Float[Array, " b"]:
+def noise_levels(num_steps: int, config: EDM) -> Float[Array, " {num_steps}+1"]:
+    """sigma_max = s_0 > ... > s_(steps - 1) = sigma_last > s_steps = 0 (Karras eq. 5)."""
+    ramp = jnp.arange(num_steps) / max(num_steps - 1, 1)
+    high, low = config.sigma_max ** (1 / config.rho), config.last ** (1 / config.rho)
+    return jnp.append((high + ramp * (low - high)) ** config.rho, 0.0)
+
+
+def sample_sigma(key: Key, batch: int, config: EDM) -> Float[Array, " b"]:
     """Training noise levels: ln(sigma) is normal, cut to the sampler's range."""
     sigma = jnp.exp(config.log_mean + config.log_std * jax.random.normal(key, (batch,)))
     return jnp.clip(sigma, config.sigma_min, config.sigma_max)

@@ -6,7 +6,7 @@ frames --encode--> context --imagine(actions, key)--> next latent --decode--> fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,14 @@ from jaxtyping import Array, Bool, Float, Int32
 from neural_env.arrays import Frames, Key, Latent
 from neural_env.game import GameConfig
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
-from neural_env.world.conditioning import corrupt
-from neural_env.world.diffusion import Denoiser, NoiseConfig, precondition
+from neural_env.world.conditioning import CrossAttention, corrupt
+from neural_env.world.diffusion import EDM
+from neural_env.world.distilled import Distilled
+from neural_env.world.objective import Network
 from neural_env.world.outcome import Outcome, OutcomeConfig, OutcomeModel
-from neural_env.world.sampler import sample
+from neural_env.world.shortcut import Shortcut
 from neural_env.world.unet import UNet, UNetConfig
+from neural_env.world.velocity import VPrediction
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,12 @@ class ModelConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    objective: EDM | VPrediction | Shortcut | Distilled = field(default_factory=EDM)
+    num_steps: int = 1  # evaluations of the network a frame that suit it, unless the environment is told otherwise
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
 
 
 PRESETS = {
@@ -40,7 +48,26 @@ PRESETS = {
         OutcomeConfig(width=4, hidden=16),
     ),
     "small": ModelConfig(),  # 160x120 on two CPU cores; measured scores in docs/worlds/
+    "gamengen": ModelConfig(  # the paper's recipe (section 4.2) at a size that one GPU trains; no measured quality yet
+        unet=UNetConfig(
+            context=64,
+            widths=(128, 256, 512),  # Stable Diffusion's 320, 640, 1280, 1280
+            embedding=512,
+            context_dropout=0.1,
+            conditioning=CrossAttention(),
+        ),
+        objective=VPrediction(),
+        num_steps=4,  # DDIM
+    ),
 }
+
+
+def distilled(model: ModelConfig) -> ModelConfig:
+    """The configuration of a student of such a world: one step, always a past, guidance baked in."""
+    unet = replace(model.unet, context_dropout=0.0)
+    if isinstance(model.objective, Distilled):
+        raise ValueError("this world is distilled already: distil its teacher")
+    return replace(model, unet=unet, objective=Distilled(teacher=model.objective), num_steps=1)
 
 
 class WorldModel(nnx.Module):
@@ -49,12 +76,13 @@ class WorldModel(nnx.Module):
     def __init__(self, model: ModelConfig, game: GameConfig, *, rngs: nnx.Rngs):
         grid = model.autoencoder.grid(game.resolution)
         channels, context, actions = model.autoencoder.channels, model.unet.context, len(game.action_names)
-        self.noise = model.noise
+        self.objective = model.objective
+        self.num_steps = model.num_steps
         self.context = context
         self.context_dropout = model.unet.context_dropout
         self.latent_shape = (*grid, channels)
         self.autoencoder = Autoencoder(model.autoencoder, game.resolution, rngs=rngs)
-        self.unet = UNet(model.unet, grid, channels, actions, rngs=rngs)
+        self.unet = UNet(model.unet, grid, channels, actions, tells_step=model.objective.tells_step, rngs=rngs)
         self.outcome = OutcomeModel(
             model.outcome, grid, channels, context, actions, len(game.variable_names), rngs=rngs
         )
@@ -67,18 +95,18 @@ class WorldModel(nnx.Module):
         """Latents [b, h, w, c] -> [0, 255] uint8 frames [b, H, W, 3]."""
         return to_frames(self.autoencoder.decode(latent))
 
-    def denoiser(
+    def network(
         self,
         context: Float[Array, "b n h w c"],
         actions: Int32[Array, "b n"],
         levels: Float[Array, "b n"],
         present: Bool[Array, " b"] | None = None,
-    ) -> Denoiser:
-        """D(x; sigma) for this past: `context` already corrupted at noise `levels`, oldest first.
+    ) -> Network:
+        """F for this past: `context` already corrupted at noise `levels`, oldest first.
 
         Items that are not `present` are denoised without a past.
         """
-        return precondition(lambda x, c_noise: self.unet(x, c_noise, context, actions, levels, present))
+        return self.unet.bound(context, actions, levels, present)
 
     def guided(
         self,
@@ -86,9 +114,10 @@ class WorldModel(nnx.Module):
         actions: Int32[Array, "b n"],
         levels: Float[Array, "b n"],
         weight: float | Float[Array, ""],
-    ) -> Denoiser:
-        """D without a past + weight (D with it - D without), of one call of the network (arXiv 2207.12598, eq. 6).
+    ) -> Network:
+        """F without a past + weight (F with it - F without), of one call of the network (arXiv 2207.12598, eq. 6).
 
+        Every objective's denoiser is linear in F, so this guides the denoiser by the same weight.
         On the past alone: guidance on actions gave GameNGen nothing (section 3.2.2). At weight 1 the network is called
         with the past only; whether it is, is decided at run time and compiles nothing.
         """
@@ -96,14 +125,19 @@ class WorldModel(nnx.Module):
         def twice(x: Array) -> Array:
             return jnp.concatenate([x, x])
 
-        def extrapolated(x: Latent, sigma: Float[Array, " b"]) -> Latent:
+        def extrapolated(x: Latent, *told: Float[Array, " b"]) -> Latent:
             present = jnp.arange(2 * len(x)) < len(x)
-            denoise = self.denoiser(twice(context), twice(actions), twice(levels), present)
-            with_past, without = jnp.split(denoise(twice(x), twice(sigma)), 2)
+            both = self.network(twice(context), twice(actions), twice(levels), present)
+            with_past, without = jnp.split(both(twice(x), *map(twice, told)), 2)
             return without + weight * (with_past - without)
 
-        plain = self.denoiser(context, actions, levels)
-        return lambda x, sigma: jax.lax.cond(jnp.asarray(weight) == 1, plain, extrapolated, x, sigma)
+        plain = self.network(context, actions, levels)
+
+        def network(x: Latent, c_noise: Float[Array, " b"], c_step: Float[Array, " b"] | None = None) -> Latent:
+            told = (c_noise,) if c_step is None else (c_noise, c_step)
+            return jax.lax.cond(jnp.asarray(weight) == 1, plain, extrapolated, x, *told)
+
+        return network
 
     def imagine(
         self,
@@ -125,18 +159,20 @@ class WorldModel(nnx.Module):
             num_steps: evaluations of the network (static).
             context_noise: level in [0, 0.7] at which the context is corrupted, the same for all frames.
             guidance: weight of the past, at least 1 (which is none); None: the program has no guidance in it.
-            temperature: factor of the sampler's initial noise; 0: the sample that begins at no noise.
+            temperature: factor of the sampler's noise; 0: the sample that begins at no noise.
 
         Raises:
-            ValueError: guidance, of a world that never learned to dream without a past.
+            ValueError: guidance, of a world that never learned to dream without a past; more steps than the objective
+                can be sampled in, as of a world that was distilled to one.
         """
         key_context, key_sample = jax.random.split(key)
         levels = jnp.broadcast_to(jnp.asarray(context_noise, jnp.float32), context.shape[:2])
         past = corrupt(key_context, context, levels), actions, levels
         if guidance is not None and not self.context_dropout:
             raise ValueError("guidance needs a world trained with UNetConfig.context_dropout > 0: pass None")
-        denoise = self.denoiser(*past) if guidance is None else self.guided(*past, guidance)
-        return sample(denoise, key_sample, (len(context), *self.latent_shape), num_steps, self.noise, temperature)
+        network = self.network(*past) if guidance is None else self.guided(*past, guidance)
+        shape = (len(context), *self.latent_shape)
+        return self.objective.sample(network, key_sample, shape, num_steps, temperature)
 
     def foretell(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent) -> Outcome:
         """Reward, termination and variables of the transition to `latent`; arguments as for `imagine`."""
@@ -145,5 +181,8 @@ class WorldModel(nnx.Module):
 
     def read_variables(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b m"]) -> Float[Array, "b v"]:
         """The variables at the present frame `context[:, -1]`, to which `actions[:, -1]` led."""
-        variables: Float[Array, "b v"] = self.outcome.variables(context[:, -2], actions[:, -1], context[:, -1])
+        previous, action = context[:, :-1], actions[:, -1:]
+        if not previous.shape[1]:  # a past of one frame tells of no transition: it stood still
+            previous, action = context, jnp.zeros((len(context), 1), jnp.int32)
+        variables: Float[Array, "b v"] = self.outcome.variables(previous[:, -1], action[:, -1], context[:, -1])
         return variables

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32
 
 from neural_env.arrays import Latent
-from neural_env.world.conditioning import Conditioner
-from neural_env.world.layers import ModulatedBlock, Position, conv, resize_to, zero_conv
+from neural_env.world.conditioning import AdaGN, CrossAttention, Sizes, Told
+from neural_env.world.layers import Position, conv, resize_to, zero_conv
+from neural_env.world.objective import Network
 
 
 @dataclass(frozen=True)
@@ -23,29 +25,39 @@ class UNetConfig:
     blocks: int = 2  # residual blocks a level, on the way down and again on the way up
     embedding: int = 192  # features of the conditioning vector
     context_dropout: float = 0.0  # share of training items without a past; 0.1 makes `guidance` possible (GameNGen 3.2)
+    conditioning: AdaGN | CrossAttention = field(default_factory=AdaGN)  # how it is told the actions
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.context <= 64:
+            raise ValueError(f"a world sees 1 to 64 past frames, got context {self.context}")
 
 
 class UNet(nnx.Module):
     """F(x, c_noise; context, actions, levels)."""
 
-    def __init__(self, config: UNetConfig, grid: tuple[int, int], channels: int, num_actions: int, *, rngs: nnx.Rngs):
-        widths, e = config.widths, config.embedding
+    def __init__(
+        self,
+        config: UNetConfig,
+        grid: tuple[int, int],
+        channels: int,
+        num_actions: int,
+        *,
+        tells_step: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        widths, e, without_past = config.widths, config.embedding, config.context_dropout > 0
         self.context_dropout = config.context_dropout
-        self.conditioner = Conditioner(
-            num_actions, config.context, grid, channels, e, without_past=config.context_dropout > 0, rngs=rngs
-        )
+        sizes = Sizes(num_actions, config.context, grid, channels, e, without_past, tells_step)
+        self.conditioner = config.conditioning.build(sizes, rngs=rngs)
+        block = partial(self.conditioner.block, rngs=rngs)
         self.stem = conv(channels * (config.context + 1), widths[0], rngs=rngs)
         self.position = Position(grid, widths[0], rngs=rngs)
-        self.down = nnx.List(
-            [nnx.List([ModulatedBlock(width, width, e, rngs=rngs) for _ in range(config.blocks)]) for width in widths]
-        )
+        self.down = nnx.List([nnx.List([block(width, width) for _ in range(config.blocks)]) for width in widths])
         self.shrink = nnx.List([conv(wide, narrow, stride=2, rngs=rngs) for wide, narrow in pairwise(widths)])
         self.grow = nnx.List([conv(narrow, wide, size=1, rngs=rngs) for wide, narrow in pairwise(widths)])
         self.up = nnx.List(
             [
-                nnx.List(
-                    [ModulatedBlock(width * (2 if i == 0 else 1), width, e, rngs=rngs) for i in range(config.blocks)]
-                )
+                nnx.List([block(width * (2 if i == 0 else 1), width) for i in range(config.blocks)])
                 for width in widths[:-1]
             ]
         )
@@ -65,8 +77,11 @@ class UNet(nnx.Module):
         actions: Int32[Array, "b n"],
         levels: Float[Array, "b n"],
         present: Bool[Array, " b"] | None = None,
+        c_step: Float[Array, " b"] | None = None,
     ) -> Latent:
         """Returns F [b, h, w, c]; `context` is oldest first, `actions[:, -1]` leads to the frame being denoised.
+
+        `c_noise` says how noisy `x` is, `c_step` to a network built to be told how long the sampler's step is.
 
         An item that is not `present` has no past: every context channel is zero and the gist and levels of them are
         replaced, all together; the actions stay. None: all have one.
@@ -74,18 +89,34 @@ class UNet(nnx.Module):
         if present is not None:
             context = jnp.where(present[:, None, None, None, None], context, 0.0)
         past = jnp.concatenate(jnp.moveaxis(context, 1, 0), axis=-1)
-        embedding = self.conditioner(past, actions, c_noise, levels, present)
+        condition = self.conditioner(Told(past, actions, c_noise, levels, present, c_step))
         h = self.position(self.stem(jnp.concatenate([x, past], axis=-1)))
         skips = []
         for i, blocks in enumerate(self.down):
             h = h if i == 0 else self.shrink[i - 1](h)
             for block in blocks:
-                h = block(h, embedding)
+                h = block(h, condition)
             skips.append(h)
         for i in reversed(range(len(self.up))):
             skip = skips[i]
             h = jnp.concatenate([resize_to(self.grow[i](h), *skip.shape[1:3]), skip], axis=-1)
             for block in self.up[i]:
-                h = block(h, embedding)
+                h = block(h, condition)
         change = self.head(nnx.silu(self.norm(h)))
-        return change + self.keep(embedding)[:, None, None] * context[:, -1]
+        return change + self.keep(self.conditioner.vector(condition))[:, None, None] * context[:, -1]
+
+    def bound(
+        self,
+        context: Float[Array, "b n h w c"],
+        actions: Int32[Array, "b n"],
+        levels: Float[Array, "b n"],
+        present: Bool[Array, " b"] | None = None,
+    ) -> Network:
+        """F as a function of the sample alone; called with fewer items, it takes the conditions of the first."""
+
+        def network(x: Latent, c_noise: Float[Array, " a"], c_step: Float[Array, " a"] | None = None) -> Latent:
+            a = len(x)
+            there = None if present is None else present[:a]
+            return self(x, c_noise, context[:a], actions[:a], levels[:a], there, c_step)
+
+        return network

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from neural_env.world.conditioning import CONTEXT_NOISE_MAX, Conditioner, bucket, corrupt, sample_levels
+from neural_env.world.conditioning import (
+    CONTEXT_NOISE_MAX,
+    AdaGN,
+    CrossAttention,
+    Sizes,
+    Told,
+    bucket,
+    corrupt,
+    sample_levels,
+)
 
 
 def test_the_buckets_part_the_range_into_ten():
@@ -41,25 +50,94 @@ def test_training_levels_differ_from_frame_to_frame_and_favour_none():
     np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / len(levels)))
 
 
+SIZES = Sizes(actions=3, context=2, grid=(5, 6), channels=4, features=8)
+KINDS = (AdaGN(), CrossAttention(heads=2))
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.kind)
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def conditioner():
-    return Conditioner(3, 2, (5, 6), 4, 8, rngs=nnx.Rngs(0))
+def conditioner(kind, perturbed):
+    return perturbed(kind.build(SIZES, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def block(conditioner, perturbed):
+    return perturbed(conditioner.block(4, 6, rngs=nnx.Rngs(1)))
 
 
 def past(batch):
     return jax.random.normal(jax.random.key(0), (1, 5, 6, 8)).repeat(batch, axis=0)
 
 
-def test_the_age_of_an_action_matters_as_much_as_its_kind(conditioner):
-    actions = jnp.array([[1, 2], [2, 1], [1, 2]], jnp.int32)
-    embedding = conditioner(past(3), actions, jnp.zeros(3), jnp.zeros((3, 2)))
-    assert embedding.shape == (3, 8)
-    np.testing.assert_allclose(embedding[0], embedding[2], rtol=1e-5)
-    assert jnp.abs(embedding[0] - embedding[1]).max() > 1e-3
+def told(actions, **changes):
+    b = len(actions)
+    return Told(past(b), jnp.array(actions, jnp.int32), jnp.zeros(b), jnp.zeros((b, 2)))._replace(**changes)
+
+
+def heard(conditioner, block, **changes):
+    """What a block makes of the same features under each condition."""
+    x = jax.random.normal(jax.random.key(1), (1, 5, 6, 4))
+    condition = conditioner(changes.pop("told"))
+    b = len(conditioner.vector(condition))
+    out = block(x.repeat(b, axis=0), condition)
+    assert out.shape == (b, 5, 6, 6) and conditioner.vector(condition).shape == (b, 8)
+    return out
+
+
+def test_the_age_of_an_action_matters_as_much_as_its_kind(conditioner, block):
+    out = heard(conditioner, block, told=told([[1, 2], [2, 1], [1, 2]]))
+    np.testing.assert_allclose(out[0], out[2], rtol=1e-4, atol=1e-5)
+    assert jnp.abs(out[0] - out[1]).max() > 1e-4
+
+
+def test_every_block_hears_of_the_samples_noise_and_of_each_context_frames(conditioner, block):
+    for changes in (
+        {"c_noise": jnp.array([0.0, 0.5])},
+        *({"levels": jnp.zeros((2, 2)).at[1, i].set(0.5)} for i in (0, 1)),
+    ):
+        out = heard(conditioner, block, told=told([[1, 2], [1, 2]], **changes))
+        assert jnp.abs(out[0] - out[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_length_of_the_samplers_step_is_heard_by_those_built_for_it_and_refused_by_others(kind, perturbed):
+    hears = perturbed(kind.build(SIZES._replace(tells_step=True), rngs=nnx.Rngs(0)))
+    listens = hears.block(4, 6, rngs=nnx.Rngs(1))
+    out = heard(hears, perturbed(listens), told=told([[1, 2], [1, 2]], c_step=jnp.array([0.0, 1.0])))
+    assert jnp.abs(out[0] - out[1]).max() > 1e-4
+    with pytest.raises(ValueError, match="this network must be told the length of the sampler's step"):
+        hears(told([[1, 2]]))
+    with pytest.raises(ValueError, match="this network isn't told the length of the sampler's step"):
+        kind.build(SIZES, rngs=nnx.Rngs(0))(told([[1, 2]], c_step=jnp.zeros(1)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_past_its_noise_levels_are_gone_and_the_actions_are_not(kind, perturbed):
+    conditioner = perturbed(kind.build(SIZES._replace(without_past=True), rngs=nnx.Rngs(0)))
+    block = perturbed(conditioner.block(4, 6, rngs=nnx.Rngs(1)))
+    absent = told([[1, 2], [1, 2], [1, 0]], present=jnp.zeros(3, bool), levels=jnp.zeros((3, 2)).at[1].set(0.5))
+    out = heard(conditioner, block, told=absent)
+    np.testing.assert_allclose(out[0], out[1], rtol=1e-4, atol=1e-5)
+    assert jnp.abs(out[0] - out[2]).max() > 1e-4
+    with pytest.raises(ValueError, match=r"this model always has a past: set UNetConfig\.context_dropout"):
+        kind.build(SIZES, rngs=nnx.Rngs(0))(told([[1, 2]], present=jnp.zeros(1, bool)))
+
+
+def test_attention_begins_as_no_change():
+    tokens = CrossAttention(heads=2).build(SIZES, rngs=nnx.Rngs(0))
+    block = tokens.block(4, 6, rngs=nnx.Rngs(1))
+    condition = tokens(told([[1, 2]]))
+    x = jax.random.normal(jax.random.key(1), (1, 5, 6, 4))
+    assert (block(x, condition) == block.block(x, condition.embedding)).all()
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (4, 5, 7), (2, 3, 4)])
-def test_the_gist_hears_of_every_place_and_frame_of_the_past(conditioner, place):
+def test_the_gist_hears_of_every_place_and_frame_of_the_past(place):
+    conditioner = AdaGN().build(SIZES, rngs=nnx.Rngs(0))
     changed = past(2).at[(1, *place)].add(3.0)
-    embedding = conditioner(changed, jnp.zeros((2, 2), jnp.int32), jnp.zeros(2), jnp.zeros((2, 2)))
+    embedding = conditioner(told([[0, 0], [0, 0]], context=changed))
     assert jnp.abs(embedding[0] - embedding[1]).max() > 1e-4

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neural_env.world.diffusion import NoiseConfig, denoising_loss, loss_weight, precondition, sample_sigma
+from neural_env.world.diffusion import EDM, denoising_loss, loss_weight, noise_levels, precondition, sample_sigma
 
 MEAN, STD = 0.3, 0.6  # of the Gaussian data whose optimal denoiser is known
 SHAPE = (64, 8, 8, 4)
@@ -55,7 +55,7 @@ def test_the_network_is_told_a_quarter_of_the_logarithm_of_the_noise():
 
 
 def test_training_noise_is_log_normal_within_the_samplers_range():
-    config = NoiseConfig()
+    config = EDM()
     sigma = np.asarray(sample_sigma(jax.random.key(0), 40_000, config))
     assert sigma.min() >= config.sigma_min and sigma.max() <= config.sigma_max
     inside = np.log(sigma)
@@ -98,3 +98,68 @@ def test_the_loss_counts_each_channel_by_its_weight():
     loss = denoising_loss(wrong_in_channel_2, jax.random.key(0), x0, full(1.0), weight)
     np.testing.assert_allclose(loss, loss_weight(full(1.0)) * 3.0 / 4, rtol=1e-6)
     assert loss.shape == (SHAPE[0],)
+
+
+# Which levels few steps visit.
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 50])
+def test_noise_levels_fall_from_the_highest_to_zero(num_steps):
+    config = EDM()
+    levels = np.asarray(noise_levels(num_steps, config))
+    assert len(levels) == num_steps + 1
+    np.testing.assert_allclose(levels[0], config.sigma_max, rtol=1e-5)
+    assert levels[-1] == 0 and (np.diff(levels) < 0).all()
+    if num_steps > 1:
+        np.testing.assert_allclose(levels[-2], config.sigma_min, rtol=1e-3)
+
+
+def test_the_last_level_is_a_dial_of_the_sampler_and_not_of_training():
+    plain, early = EDM(), EDM(sigma_last=0.5)
+    np.testing.assert_allclose(noise_levels(4, early)[-2], 0.5, rtol=1e-5)
+    np.testing.assert_allclose(noise_levels(1, early), noise_levels(1, plain))
+    assert (sample_sigma(jax.random.key(0), 1000, early) == sample_sigma(jax.random.key(0), 1000, plain)).all()
+
+
+def drawn(config, num_steps, std):
+    """Deviation of what is drawn of data N(0, std^2): a world that knows all of its next frame but this much."""
+
+    def network(x, c_noise):  # F whose D is the optimal denoiser
+        s = jnp.exp(4 * c_noise)[:, None, None, None]
+        c_skip, c_out, c_in = 1 / (s**2 + 1), s / jnp.sqrt(s**2 + 1), 1 / jnp.sqrt(s**2 + 1)
+        return (std**2 / (std**2 + s**2) - c_skip) * x / (c_in * c_out)
+
+    return float(config.sample(network, jax.random.key(0), SHAPE, num_steps).std())
+
+
+def test_two_steps_draw_what_one_step_averages_only_if_the_last_level_is_as_large_as_what_is_open():
+    std = 0.3
+    assert drawn(EDM(), 1, std) < 0.02 * std
+    assert drawn(EDM(), 2, std) < 0.1 * std  # the step at 0.02 finds nothing left to decide
+    assert drawn(EDM(sigma_last=0.4), 2, std) > 0.3 * std
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_the_ancestral_sampler_draws_from_the_data_too(eta):
+    std = 0.6
+    spread = drawn(EDM(eta=eta), 200, std)
+    assert abs(spread / std - 1) < 5 / np.sqrt(2 * np.prod(SHAPE)) + 0.05  # of 200 steps
+    assert spread != drawn(EDM(), 200, std)
+    assert drawn(EDM(eta=eta).as_flow(), 5, std) == drawn(EDM(), 5, std)
+
+
+def test_renewing_noise_is_part_of_the_temperature():
+    network = lambda x, c_noise: x  # noqa: E731
+    cold = EDM(eta=1.0).sample(network, jax.random.key(0), (2, 3, 3, 1), 4, temperature=0.0)
+    assert (cold == 0).all()
+
+
+@pytest.mark.parametrize("wrong", [{"sigma_last": 0.01}, {"sigma_last": 30.0}, {"sigma_min": 0.0}])
+def test_levels_out_of_order_are_refused(wrong):
+    with pytest.raises(ValueError, match="noise levels must be positive and in this order, got sigma_min"):
+        EDM(**wrong)
+
+
+def test_an_eta_outside_0_to_1_is_refused():
+    with pytest.raises(ValueError, match=r"eta must be in \[0, 1\], got 1.5"):
+        EDM(eta=1.5)

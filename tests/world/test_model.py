@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from neural_env.world.conditioning import CrossAttention
 from neural_env.world.model import PRESETS, WorldModel
 from neural_env.world.parameters import parameters
+from neural_env.world.shortcut import Shortcut
+from neural_env.world.velocity import VPrediction
 
 BATCH = 2
 
@@ -88,7 +91,7 @@ def test_a_world_is_a_pytree_of_arrays_and_a_description(tiny_world):
     leaves, tree = jax.tree.flatten(tiny_world)
     assert all(isinstance(leaf, jax.Array) for leaf in leaves) and len(leaves) > 40
     copy = jax.tree.unflatten(tree, leaves)
-    assert (copy.noise, copy.context, copy.latent_shape) == (tiny_world.noise, 4, (15, 20, 4))
+    assert (copy.objective, copy.context, copy.latent_shape) == (tiny_world.objective, 4, (15, 20, 4))
 
 
 def test_a_screen_that_patches_do_not_tile_is_refused(game):
@@ -151,4 +154,61 @@ def test_a_world_that_always_had_a_past_has_no_parameters_for_its_absence(tiny_w
     assert more - names == {"unet.conditioner.no_past"}
     levels = jnp.zeros((BATCH, 4))
     with pytest.raises(ValueError, match="context_dropout"):
-        tiny_world.denoiser(*past, levels, jnp.array([True, False]))(past[0][:, -1], jnp.ones(BATCH))
+        tiny_world.network(*past, levels, jnp.array([True, False]))(past[0][:, -1], jnp.ones(BATCH))
+
+
+def small_world(game, **changes):
+    model = replace(PRESETS["tiny"], **changes)
+    return jax.jit(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))()
+
+
+@pytest.mark.parametrize("objective", [VPrediction(), Shortcut()])
+def test_a_world_of_another_objective_dreams_in_few_steps(game, past, perturbed, objective):
+    world = perturbed(small_world(game, objective=objective))
+    imagine = jax.jit(lambda key: world.imagine(key, *past, num_steps=2))
+    first, again, other = (imagine(jax.random.key(seed)) for seed in (0, 0, 1))
+    assert first.shape == (BATCH, *world.latent_shape) and np.isfinite(first).all()
+    assert (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("objective", [VPrediction(), Shortcut()])
+def test_guidance_goes_with_every_objective(game, past, perturbed, objective):
+    unet = replace(PRESETS["tiny"].unet, context_dropout=0.1)
+    world = perturbed(small_world(game, objective=objective, unet=unet))
+    imagine = jax.jit(lambda weight: world.imagine(jax.random.key(0), *past, num_steps=1, guidance=weight))
+    without, with_past, beyond = map(imagine, (0.0, 1.0, 2.5))
+    assert jnp.abs(with_past - without).max() > 0.01
+    np.testing.assert_allclose(beyond, without + 2.5 * (with_past - without), rtol=1e-2, atol=1e-3)
+
+
+def test_a_world_that_remembers_one_frame_dreams_and_reads_its_variables(game, perturbed):
+    world = perturbed(small_world(game, unet=replace(PRESETS["tiny"].unet, context=1)))
+    context = jax.random.normal(jax.random.key(0), (BATCH, 1, *world.latent_shape))
+    following = world.imagine(jax.random.key(0), context, jnp.ones((BATCH, 1), jnp.int32), num_steps=1)
+    assert following.shape == (BATCH, *world.latent_shape)
+    still = world.read_variables(context, jnp.zeros((BATCH, 0), jnp.int32))
+    twice = world.read_variables(context.repeat(2, axis=1), jnp.zeros((BATCH, 1), jnp.int32))
+    np.testing.assert_allclose(still, twice, rtol=1e-5)
+
+
+def test_the_gamengen_preset_is_the_papers_recipe(game):
+    model = PRESETS["gamengen"]
+    world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
+    assert (world.context, world.context_dropout, world.num_steps) == (64, 0.1, 4)
+    assert world.objective == VPrediction() and model.unet.conditioning == CrossAttention()
+    imagined = nnx.eval_shape(
+        lambda world: world.imagine(
+            jax.random.key(0),
+            jnp.zeros((1, 64, *world.latent_shape)),
+            jnp.zeros((1, 64), jnp.int32),
+            num_steps=4,
+            guidance=1.5,
+        ),
+        world,
+    )
+    assert imagined.shape == (1, 15, 20, 16)
+
+
+def test_a_world_takes_at_least_one_step():
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        replace(PRESETS["tiny"], num_steps=0)

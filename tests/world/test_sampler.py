@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neural_env.world.diffusion import NoiseConfig
-from neural_env.world.sampler import noise_levels, sample
+from neural_env.world.diffusion import EDM, noise_levels
+from neural_env.world.sampler import euler
 
 MEAN, STD = 0.3, 0.6
 SHAPE = (50, 8, 8, 8)
-CONFIG = NoiseConfig()
+CONFIG = EDM()
 
 
 def optimal(x, sigma):
@@ -18,17 +18,7 @@ def optimal(x, sigma):
 
 
 def deviation(num_steps):
-    return float(sample(optimal, jax.random.key(0), SHAPE, num_steps, CONFIG).std())
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 50])
-def test_noise_levels_fall_from_the_highest_to_zero(num_steps):
-    levels = np.asarray(noise_levels(num_steps, CONFIG))
-    assert len(levels) == num_steps + 1
-    np.testing.assert_allclose(levels[0], CONFIG.sigma_max, rtol=1e-5)
-    assert levels[-1] == 0 and (np.diff(levels) < 0).all()
-    if num_steps > 1:
-        np.testing.assert_allclose(levels[-2], CONFIG.sigma_min, rtol=1e-3)
+    return float(euler(optimal, jax.random.key(0), SHAPE, noise_levels(num_steps, CONFIG)).std())
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
@@ -40,12 +30,12 @@ def test_the_denoiser_is_evaluated_once_a_step_at_that_steps_level(num_steps):
         return x
 
     with jax.disable_jit():
-        sample(spy, jax.random.key(0), (2, 1, 1, 1), num_steps, CONFIG)
+        euler(spy, jax.random.key(0), (2, 1, 1, 1), noise_levels(num_steps, CONFIG))
     np.testing.assert_allclose(levels, noise_levels(num_steps, CONFIG)[:-1], rtol=1e-6)
 
 
 def test_many_steps_draw_from_the_data():
-    drawn = sample(optimal, jax.random.key(0), SHAPE, 300, CONFIG)
+    drawn = euler(optimal, jax.random.key(0), SHAPE, noise_levels(300, CONFIG))
     count = np.prod(SHAPE)
     assert abs(drawn.mean() - MEAN) < 5 * STD / np.sqrt(count)
     discretisation = 0.02  # of Euler's method with 300 steps; the next test shows that it vanishes
@@ -60,7 +50,7 @@ def test_the_error_of_the_sampler_halves_with_twice_the_steps():
 
 
 def test_one_step_gives_the_mean():
-    drawn = sample(optimal, jax.random.key(0), SHAPE, 1, CONFIG)
+    drawn = euler(optimal, jax.random.key(0), SHAPE, noise_levels(1, CONFIG))
     start = CONFIG.sigma_max * jax.random.normal(jax.random.key(0), SHAPE)
     np.testing.assert_allclose(drawn, optimal(start, jnp.full(SHAPE[0], CONFIG.sigma_max)), rtol=1e-5)
     spread = STD**2 / CONFIG.sigma_max  # what little the start still shows through
@@ -73,5 +63,6 @@ def test_a_few_steps_draw_more_than_the_mean_and_less_than_the_data():
 
 
 def test_equal_keys_draw_equal_samples_and_others_differ():
-    first, again, other = (sample(optimal, jax.random.key(k), (1, 2, 2, 1), 3, CONFIG) for k in (0, 0, 1))
+    levels = noise_levels(3, CONFIG)
+    first, again, other = (euler(optimal, jax.random.key(k), (1, 2, 2, 1), levels) for k in (0, 0, 1))
     assert (first == again).all() and (first != other).all()

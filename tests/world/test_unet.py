@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from neural_env.world.conditioning import CrossAttention
 from neural_env.world.diffusion import precondition
 from neural_env.world.unet import UNet, UNetConfig
 
@@ -11,9 +12,12 @@ CONFIG = UNetConfig(context=4, widths=(8, 16), blocks=1, embedding=16)
 GRID = (3, 5)  # odd, so that halving and doubling must be undone with care
 
 
-@pytest.fixture(scope="module")
-def fresh():
-    return UNet(CONFIG, GRID, 4, 3, rngs=nnx.Rngs(0))
+ATTENDING = UNetConfig(context=4, widths=(8, 16), blocks=1, embedding=16, conditioning=CrossAttention(heads=2))
+
+
+@pytest.fixture(scope="module", params=(CONFIG, ATTENDING), ids=lambda config: config.conditioning.kind)
+def fresh(request):
+    return UNet(request.param, GRID, 4, 3, rngs=nnx.Rngs(0))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +52,7 @@ def test_it_starts_as_a_copy_of_the_last_frame(fresh, inputs):
 
 
 def test_at_high_noise_the_fresh_denoiser_predicts_the_last_frame(fresh, inputs):
-    bound = {name: inputs[name] for name in ("context", "actions", "levels")}
-    denoise = precondition(lambda x, c_noise: fresh(x, c_noise, **bound))
+    denoise = precondition(fresh.bound(*(inputs[name] for name in ("context", "actions", "levels"))))
     np.testing.assert_allclose(denoise(20 * inputs["x"], jnp.full(2, 20.0)), inputs["context"][:, -1], atol=0.25)
 
 
@@ -82,3 +85,26 @@ def test_position_on_the_screen_matters(unet, inputs):
     inner = wide.position(stem)[0, 8:16, 8:16]
     assert jnp.ptp(stem[0, 8:16, 8:16], axis=(0, 1)).max() < 1e-5 < jnp.ptp(inner, axis=(0, 1)).min()
     assert wide(**flat).shape == (2, 24, 24, 4)
+
+
+def test_called_with_fewer_items_a_bound_network_takes_the_conditions_of_the_first(unet, inputs):
+    bound = unet.bound(*(inputs[name] for name in ("context", "actions", "levels")))
+    both = bound(inputs["x"], inputs["c_noise"])
+    np.testing.assert_allclose(both, unet(**inputs), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bound(inputs["x"][:1], inputs["c_noise"][:1]), both[:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("conditioning", [CrossAttention(heads=2), CONFIG.conditioning], ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("context", [1, 64])
+def test_a_past_may_have_1_to_64_frames(context, conditioning):
+    config = UNetConfig(context=context, widths=(8, 16), blocks=1, embedding=16, conditioning=conditioning)
+    unet = UNet(config, GRID, 4, 3, rngs=nnx.Rngs(0))
+    frames = jax.random.normal(jax.random.key(0), (2, context, *GRID, 4))
+    out = unet(frames[:, 0], jnp.zeros(2), frames, jnp.zeros((2, context), jnp.int32), jnp.zeros((2, context)))
+    assert (out == frames[:, -1]).all()  # fresh
+
+
+@pytest.mark.parametrize("context", [0, 65])
+def test_other_lengths_of_the_past_are_refused(context):
+    with pytest.raises(ValueError, match=f"a world sees 1 to 64 past frames, got context {context}"):
+        UNetConfig(context=context)
