@@ -180,7 +180,7 @@ class Bench:
         data = [self.corpus(player) for player in self.study_players]
         limit = min(self.sizes.frames, 30_000) // len(data)
         frames = np.concatenate([some_frames(corpus, "train", limit) for corpus in data])
-        module = jax.jit(lambda: WorldModel(self.model, self.game, rngs=nnx.Rngs(0)).autoencoder)()
+        module = WorldModel(self.model, self.game, rngs=nnx.Rngs(0)).autoencoder
         described = {"model": asdict(self.model.autoencoder), "data": [corpus.provenance() for corpus in data]}
         loop = self._loop(self.sizes.autoencoder_steps, self.sizes.batch, 1e-3, 0)
         folder = self._part_folder("autoencoder", {**described, "loop": _lasting(loop)})
@@ -218,7 +218,7 @@ class Bench:
         if self.study.whole and self.checkpoint is not None:
             world, parts = self.checkpoint.world, arm.parts[1:]
         else:
-            world, parts = jax.jit(partial(self._untrained, arm, seed))(), arm.parts  # eagerly it takes far longer
+            world, parts = self._untrained(arm, seed), arm.parts
         world = _with_autoencoder(world, self.autoencoder)
         folders: list[str] = []
         described: dict[str, Any] = self._origin(arm, seed)
