@@ -6,8 +6,8 @@ imports is here, at the versions of constraints.txt. There, from the repository'
     python3 -m pip install --no-index --no-deps --target out/site wheelhouse/*.whl
     PYTHONPATH=out/site:. runs/world.sh take_cover small 25
 
-What training never opens is left out, and all wheels are packed again by LZMA, which pip reads: the folder must be small
-enough to be carried. Standard library alone.
+What training never opens is left out, and all wheels are packed again by LZMA, which pip reads: the folder must be
+small enough to be carried. Standard library alone.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def download(python: str, folder: Path) -> None:
 
 def version(name: str) -> str:
     """The tested version of a package; raises `ValueError` for one that constraints.txt lacks."""
-    pins = dict(line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pins = dict(
+        line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
     found = {_normal(key): value for key, value in pins.items()}.get(_normal(name))
     if found is None:
         raise ValueError(f"constraints.txt has no version of {name}: run the tests with one and pin it")
@@ -107,7 +109,7 @@ def version(name: str) -> str:
 
 
 def pack_again(wheel: Path, left_out: str) -> None:
-    """The wheel without the files that the pattern `left_out` matches, its RECORD corrected, by LZMA; whole or not at all.
+    """Packs a wheel by LZMA, without the files that the pattern `left_out` matches, its RECORD corrected.
 
     Raises:
         ValueError: there is no such file, or one that is kept isn't what the RECORD says.
