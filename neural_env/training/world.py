@@ -281,7 +281,7 @@ class _Maker:
             self._progress["steps"][name] = self._updates_that_fit(name, minutes)
             return False
         train(self._stage(config, steps, self._minutes(name)))
-        return self._made(name) >= steps
+        return self._made(name) >= int(steps)
 
     def _updates_that_fit(self, name: str, minutes: float) -> int:
         """By the speed between the first and the last line of the log, compilation left out."""

@@ -1,7 +1,7 @@
 import json
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import get_args
+from typing import ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -173,7 +173,7 @@ def test_several_players_have_columns_of_their_own():
 class FakeBench:
     """Counts what is trained and scored."""
 
-    trained: list = []
+    trained: ClassVar[list] = []
     stop_after = 99
 
     def __init__(self, given, sizes, study, folder, deadline):
