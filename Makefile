@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench wheelhouse clean
 
 demo: $(INSTALLED)  ## a bundled world in shadow of the real game: table, film, plot
 	$(VENV)/bin/neural-env demo
@@ -21,6 +21,10 @@ lint: $(DEVELOPED)
 bench: $(DEVELOPED)  ## speed on this machine; run nothing beside it
 	$(VENV)/bin/pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,ops,rounds
 
+# Here PYTHON is the version of the machine that the wheels are for: `make wheelhouse PYTHON=3.12`.
+wheelhouse:  ## what training imports besides JAX, for a machine without a network; under 30 MB
+	python3 runs/wheelhouse.py --python $(or $(filter 3.%,$(PYTHON)),3.12)
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "neural_env needs Python 3.11 to 3.13, this is $$($(PYTHON) --version): make PYTHON=python3.12" >&2; exit 1; }
@@ -34,4 +38,4 @@ $(DEVELOPED): $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo wheelhouse

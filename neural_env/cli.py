@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from neural_env.ablation.run import AblateConfig, ablate
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
@@ -53,6 +54,7 @@ from neural_env.training.run import (
     train_rollout,
 )
 from neural_env.training.state import TrainingStateError
+from neural_env.training.world import WorldRun, make_world
 
 Train = Annotated[
     Annotated[AutoencoderRun, tyro.conf.subcommand("autoencoder")]
@@ -152,6 +154,17 @@ def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
             evaluate_agent(config)
 
 
+def world_(config: Annotated[WorldRun, tyro.conf.arg(name="")]) -> None:
+    """Make a world from nothing within a budget of minutes; status 75 says that the slice is over, run it again."""
+    if not make_world(config):
+        raise SystemExit(75)
+
+
+def ablate_(config: Annotated[AblateConfig, tyro.conf.arg(name="")]) -> None:
+    """Measure what a part of the recipe is worth: a study, its table and its plot."""
+    ablate(config)
+
+
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
     """Run a world beside the real game and print how true it is."""
     demo(config)
@@ -165,6 +178,8 @@ def main(arguments: list[str] | None = None) -> int:
         "train": train,
         "bundle": bundle_,
         "evaluate": evaluate_,
+        "world": world_,
+        "ablate": ablate_,
         "demo": demo_,
     }
     try:

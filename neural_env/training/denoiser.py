@@ -13,7 +13,7 @@ from neural_env.evaluation.frames import psnr
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.autoencoder import Autoencoder
-from neural_env.world.conditioning import corrupt, sample_levels
+from neural_env.world.conditioning import CONTEXT_NOISE_MAX, corrupt, sample_levels
 from neural_env.world.model import WorldModel
 from neural_env.world.unet import UNet
 
@@ -23,8 +23,12 @@ class DenoiserStage:
 
     name = "denoiser"
 
-    def __init__(self, world: WorldModel, training: Windows, validation: Windows):
+    def __init__(
+        self, world: WorldModel, training: Windows, validation: Windows, context_noise: float = CONTEXT_NOISE_MAX
+    ):
+        """`context_noise` is the highest level at which the past is corrupted; 0 leaves it clean."""
         self._world = world
+        self._context_noise = context_noise
         self._training = training
         self._validation = validation.evenly(32, 12)
         self._weight = channel_weight(world.autoencoder, self._validation[0]["latent"])
@@ -33,7 +37,7 @@ class DenoiserStage:
         """The objective's loss on the next latent."""
         key_levels, key_context, key_objective = jax.random.split(key, 3)
         context, size = batch["context"], len(batch["latent"])
-        levels = sample_levels(key_levels, size, context.shape[1])
+        levels = sample_levels(key_levels, size, context.shape[1], self._context_noise)
         context = corrupt(key_context, context, levels)
         present = with_past(jax.random.fold_in(key, 3), size, module.context_dropout)
         network = module.bound(context, batch["actions"], levels, present)

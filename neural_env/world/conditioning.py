@@ -37,14 +37,14 @@ def corrupt(key: Key, context: Latent, levels: Float[Array, "b n"]) -> Latent:
     return context + levels[..., None, None, None] * jax.random.normal(key, context.shape)
 
 
-def sample_levels(key: Key, batch: int, frames: int) -> Float[Array, "b n"]:
-    """Training levels in [0, 0.7], independent per frame below a bound that each item draws for itself.
+def sample_levels(key: Key, batch: int, frames: int, highest: float = CONTEXT_NOISE_MAX) -> Float[Array, "b n"]:
+    """Training levels in [0, highest], independent per frame below a bound that each item draws for itself.
 
     The bound is the square of a uniform number: a third of the items are as good as clean. With the paper's even
     spread, a context of four clean frames would be one training item in thousands, and that is what play starts from.
     """
     key_item, key_frame = jax.random.split(key)
-    bound = CONTEXT_NOISE_MAX * jnp.square(jax.random.uniform(key_item, (batch, 1)))
+    bound = highest * jnp.square(jax.random.uniform(key_item, (batch, 1)))
     return bound * jax.random.uniform(key_frame, (batch, frames))
 
 

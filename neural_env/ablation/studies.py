@@ -1,0 +1,131 @@
+"""The studies: GameNGen's, on our data, and those of what it leaves open. The first arm is the package's own recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from neural_env.ablation.memory import Remembering
+from neural_env.ablation.parts import FineDecoder, OneStep, OwnFrames, TeacherForced
+from neural_env.ablation.study import Arm, Change, Study
+from neural_env.envs.dials import Dials
+from neural_env.world.conditioning import CrossAttention
+from neural_env.world.diffusion import EDM
+from neural_env.world.model import ModelConfig
+from neural_env.world.shortcut import Shortcut
+from neural_env.world.velocity import VPrediction
+
+
+def unet(**changes: Any) -> Change:
+    """The same model with other fields of its `UNetConfig`."""
+
+    def change(model: ModelConfig) -> ModelConfig:
+        return replace(model, unet=replace(model.unet, **changes))
+
+    return change
+
+
+def objective(trained: EDM | VPrediction | Shortcut) -> Change:
+    """The same model with another objective."""
+
+    def change(model: ModelConfig) -> ModelConfig:
+        return replace(model, objective=trained)
+
+    return change
+
+
+_EDM, _VELOCITY, _SHORTCUT = objective(EDM()), objective(VPrediction()), objective(Shortcut())
+_DROPPED = unet(context_dropout=0.1)
+
+STUDIES: dict[str, Study] = {
+    "steps": Study(
+        question="How many denoising steps does a frame need?",
+        arms=(
+            *(Arm(name=f"{n} steps" if n > 1 else "1 step", dials=Dials(num_steps=n)) for n in (1, 2, 4, 8, 16)),
+            Arm(name="distilled", parts=(TeacherForced(), OneStep())),
+        ),
+        whole=True,
+        paper="25.47 dB at 1 step, 31.91 at 2, 32.58 at 4, 32.55 at 8, 32.44 at 16; distilled to one step 31.10",
+    ),
+    "level": Study(
+        question="How much noise should the past get when the dream runs?",
+        arms=tuple(Arm(name=f"{level:g}", dials=Dials(context_noise=level)) for level in (0.0, 0.05, 0.1, 0.2, 0.4)),
+        whole=True,
+        paper="0 works; the level is a dial",
+    ),
+    "context": Study(
+        question="How many past frames does the denoiser need?",
+        arms=tuple(Arm(name=f"{n}", model=unet(context=n)) for n in (4, 1, 2, 8, 16, 32)),
+        paper="20.94 dB with 1 frame, 22.03 with 2, 22.26 with 4 and 8, 22.28 with 16, 22.31 with 32, 22.36 with 64",
+    ),
+    "noise": Study(
+        question="Does noise on the past in training keep a dream from drifting?",
+        arms=(
+            Arm(name="with"),
+            Arm(name="without", parts=(TeacherForced(context_noise=0.0),)),
+            Arm(name="half as much", parts=(TeacherForced(context_noise=0.35),)),
+        ),
+        paper="without it, quality collapses after 10 to 20 frames",
+    ),
+    "data": Study(
+        question="Whose play should the data be?",
+        arms=(Arm(name="agent", player="agent"), Arm(name="random", player="random")),
+        players=("agent", "random"),
+        paper="after 3 s of autoregression 19.02 dB with the agent's data, 16.84 with random play's",
+    ),
+    "objective": Study(
+        question="Which objective, at few steps?",
+        arms=(
+            Arm(name="EDM, 1 step", model=_EDM),
+            Arm(name="EDM, 4 steps", model=_EDM, dials=Dials(num_steps=4)),
+            Arm(name="v-prediction, 1 step", model=_VELOCITY),
+            Arm(name="v-prediction, 4 steps", model=_VELOCITY, dials=Dials(num_steps=4)),
+            Arm(name="shortcut, 1 step", model=_SHORTCUT),
+            Arm(name="shortcut, 4 steps", model=_SHORTCUT, dials=Dials(num_steps=4)),
+        ),
+        paper="v-prediction, with 4 steps of DDIM",
+    ),
+    "conditioning": Study(
+        question="How should the denoiser be told the actions?",
+        arms=(
+            Arm(name="AdaGN"),
+            Arm(name="cross-attention", model=unet(conditioning=CrossAttention())),
+        ),
+        paper="cross-attention to action tokens, in the place of the text",
+    ),
+    "guidance": Study(
+        question="What does guidance on the past frames give?",
+        arms=(
+            Arm(name="no dropout"),
+            *(
+                Arm(name=f"dropout, weight {weight:g}", model=_DROPPED, dials=Dials(guidance=weight))
+                for weight in (1.0, 1.25, 1.5, 2.0)
+            ),
+        ),
+        paper="weight 1.5, on the past alone; larger weights leave artefacts that grow",
+    ),
+    "rollout": Study(
+        question="Does training on own frames keep a dream from drifting?",
+        arms=(
+            Arm(name="own frames at the end", parts=(TeacherForced(), OwnFrames())),
+            Arm(name="as long, on true pasts", parts=(TeacherForced(), TeacherForced(share=0.2, learning_rate=2e-4))),
+        ),
+        whole=True,
+    ),
+    "decoder": Study(
+        question="What does fine-tuning the decoder give?",
+        arms=(Arm(name="as it is"), Arm(name="fine-tuned", parts=(TeacherForced(), FineDecoder()))),
+        whole=True,
+        paper="it repairs the HUD",
+    ),
+    "memory": Study(
+        question="Does a glimpse of older frames help, 8, 16 and 32 steps back?",
+        arms=(
+            Arm(name="4 frames"),
+            Arm(name="stacked", build=Remembering(ages=(8, 16, 32))),
+            Arm(name="pooled", build=Remembering(ages=(8, 16, 32), grid=(4, 5))),
+        ),
+        paper="64 frames instead of 4 give 0.1 dB",
+    ),
+}
+"""By name."""
