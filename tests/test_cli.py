@@ -19,7 +19,7 @@ def test_help_names_every_verb(capsys):
 
 VERBS = [
     *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train decoder", "train agent"),
-    *("bundle", "evaluate world", "evaluate agent", "demo"),
+    *("bundle", "evaluate world", "evaluate compare", "evaluate card", "evaluate agent", "demo"),
 ]
 
 
