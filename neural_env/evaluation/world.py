@@ -190,10 +190,11 @@ def _dream(world: WorldModel, key: jax.Array, past: jax.Array, actions: jax.Arra
 
 
 def _in_batches(function: Callable[..., Any], total: int, gather: Callable[[np.ndarray], Any], what: str) -> Any:
-    """The function of all rows, in batches of one shape: the last one repeats its last row."""
+    """The function of all rows, in batches of one shape, at most `BATCH`: the last one repeats its last row."""
+    size = -(-total // -(-total // BATCH))
     parts = []
-    for start in track(range(0, total, BATCH), what):
-        rows = np.minimum(np.arange(start, start + BATCH), total - 1)
+    for start in track(range(0, total, size), what):
+        rows = np.minimum(np.arange(start, start + size), total - 1)
         key = jax.random.fold_in(jax.random.key(0), start)
         parts.append(jax.tree.map(np.asarray, function(key, *gather(rows))))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:total], *parts)
