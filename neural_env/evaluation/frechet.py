@@ -68,5 +68,6 @@ def frechet_distance(x: Float[np.ndarray, "n f"], y: Float[np.ndarray, "m f"]) -
 def _root(x: np.ndarray) -> np.ndarray:
     """A with A^T A the covariance, at most as many rows as columns."""
     centred = (x - x.mean(axis=0, dtype=np.float64)) / np.sqrt(len(x) - 1)
-    root: np.ndarray = centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred, mode="r")
-    return root
+    if len(centred) <= centred.shape[1]:
+        return np.asarray(centred)
+    return np.asarray(np.linalg.qr(centred, mode="r"))

@@ -80,7 +80,8 @@ def _fit(gather: Gather, labels: np.ndarray, rows: np.ndarray, classes: int, ste
     def update(state: Any, optimizer: Any, clips: Array, targets: Int32[Array, " b"]) -> tuple[Any, Any]:
         def loss(state: Any) -> Array:
             logits = nnx.merge(graph, state)(clips)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+            value: Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+            return value
 
         updates, optimizer = transform.update(jax.grad(loss)(state), optimizer, state)
         return optax.apply_updates(state, updates), optimizer
