@@ -32,6 +32,9 @@ from neural_env.data.vizdoom import EngineCrashed
 from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
+from neural_env.evaluation.card import CardConfig as WorldCardConfig
+from neural_env.evaluation.card import card as world_card
+from neural_env.evaluation.compare import CompareConfig, compare
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import NonFiniteLoss
@@ -70,6 +73,8 @@ Train = Annotated[
 
 Evaluate = Annotated[
     Annotated[EvaluateConfig, tyro.conf.subcommand("world")]
+    | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
+    | Annotated[WorldCardConfig, tyro.conf.subcommand("card")]
     | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")],
     tyro.conf.OmitArgPrefixes,
 ]
@@ -148,6 +153,10 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
 def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
     """Score a world against the real game, or an agent in it, on test seeds."""
     match config:
+        case CompareConfig():
+            compare(config)
+        case WorldCardConfig():
+            world_card(config)
         case EvaluateConfig():
             evaluate(config)
         case EvaluateAgentConfig():

@@ -20,7 +20,7 @@ def test_help_names_every_verb(capsys):
 VERBS = [
     *("train rollout", "train distill", "train sampler", "train decoder"),
     *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train agent"),
-    *("bundle", "evaluate world", "evaluate agent", "demo"),
+    *("bundle", "evaluate world", "evaluate compare", "evaluate card", "evaluate agent", "demo"),
 ]
 
 

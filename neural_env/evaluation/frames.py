@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from neural_env.game import HUD_SHARE
+
 PSNR_MAX = 60.0
 """dB given for equal frames (whose PSNR is infinite): the PSNR of a mean squared error of 0.065 grey levels."""
 
@@ -69,3 +71,9 @@ def _means(size: int) -> np.ndarray:
     for row in range(rows):
         matrix[row, row : row + len(_WINDOW)] = _WINDOW
     return matrix
+
+
+def hud(frames: UInt8[np.ndarray, "*b H W 3"]) -> UInt8[np.ndarray, "*b h W 3"]:
+    """Doom's status bar alone."""
+    height = frames.shape[-3]
+    return frames[..., height - round(height * HUD_SHARE) :, :, :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,22 @@ import numpy as np
 from rich.table import Table
 
 from neural_env.checkpoint import Checkpoint
-from neural_env.data.episode import Split
+from neural_env.data.episode import Episode, Split
+from neural_env.evaluation.drift import HORIZONS
 from neural_env.evaluation.world import (
     Dials,
+    Dreamer,
+    Forced,
     RolloutScores,
-    autoregressive,
+    drift,
+    force,
     real_episodes,
+    roll,
+    scores_of,
     seeds_of,
-    teacher_forced,
     windows_of,
 )
 
-HORIZONS = (1, 8, 16, 32, 64)  # steps of autoregression that the table shows
 Scores = dict[str, Any]
 
 
@@ -36,29 +41,33 @@ def measure(
     horizon: int = 64,
 ) -> tuple[Scores, RolloutScores]:
     """Plays episodes of held-out seeds in the real game and scores the world on them."""
-    seeds = seeds_of(split, episodes, first_seed)
-    real = real_episodes(checkpoint.game, seeds)
-    forced = teacher_forced(checkpoint.world, windows_of(real, checkpoint.model.unet.context), dials)
-    dreams = autoregressive(checkpoint.world, real, dials, horizon, rollouts)
+    real = real_episodes(checkpoint.game, seeds_of(split, episodes, first_seed))
+    dreamer = Dreamer(checkpoint.world, dials)
+    forced = force(dreamer, windows_of(real, dreamer.context))
+    dreams = drift(roll(dreamer, real, horizon, rollouts))
+    return kept_scores(real, dials, forced, dreams), dreams
+
+
+def kept_scores(real: Sequence[Episode], dials: Dials, forced: Forced, dreams: RolloutScores) -> Scores:
+    """What a checkpoint keeps of itself."""
     curve = {
         str(step): {
             "psnr": float(dreams.psnr[:, step - 1].mean()),
             "copy_first_psnr": float(dreams.copy_first_psnr[:, step - 1].mean()),
         }
         for step in HORIZONS
-        if step <= horizon
+        if step <= dreams.psnr.shape[1]
     }
-    scores = {
-        "split": split,
-        "seeds": [seeds[0], seeds[-1]],
-        "episodes": episodes,
-        "policy": real[0].policy,
+    return {
+        "split": real[0].split,
+        "seeds": [real[0].seed, real[-1].seed],
+        "episodes": len(real),
+        "policy": "; ".join(dict.fromkeys(episode.policy for episode in real)),
         "dials": asdict(dials),
-        "teacher_forced": forced,
-        "rollouts": rollouts,
+        "teacher_forced": scores_of(forced),
+        "rollouts": len(dreams.psnr),
         "autoregressive": curve,
     }
-    return scores, dreams
 
 
 def table(scores: Scores, variable_names: tuple[str, ...], *, title: str) -> Table:
@@ -89,12 +98,12 @@ def table(scores: Scores, variable_names: tuple[str, ...], *, title: str) -> Tab
 
 
 def _share_of_ends(forced: dict[str, float]) -> str:
-    return f"{forced['termination_events'] / (forced['frames'] + forced['termination_events']):.2f}"
+    return f"{forced['termination_events'] / forced['termination_steps']:.2f}"
 
 
 def _never_ends(forced: dict[str, float]) -> tuple[str, str]:
-    steps = forced["frames"] + forced["termination_events"]
-    return f"{100 * forced['frames'] / steps:.2f} %", "never terminate"
+    steps = forced["termination_steps"]
+    return f"{100 * (1 - forced['termination_events'] / steps):.2f} %", "never terminate"
 
 
 def plot_drift(dreams: RolloutScores, path: Path) -> None:
@@ -114,7 +123,7 @@ def plot_drift(dreams: RolloutScores, path: Path) -> None:
         axes.plot(steps, values.mean(axis=0), label=label, color=colour)
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="autoregressive steps", ylabel="PSNR against the real game, dB", xlim=(1, steps[-1]))
-    axes.set_title(f"{len(dreams.psnr)} roll-outs on test seeds: mean and quartiles")
+    axes.set_title(f"{len(dreams.psnr)} roll-outs: mean and quartiles")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

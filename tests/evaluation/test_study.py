@@ -1,0 +1,183 @@
+"""Every metric on worlds whose faults are known: one that is always right, and some that aren't."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from neural_env.evaluation import stability
+from neural_env.evaluation.bars import bars_of
+from neural_env.evaluation.bootstrap import exact
+from neural_env.evaluation.card import CardConfig, card
+from neural_env.evaluation.compare import differences, require_same_game
+from neural_env.evaluation.rows import Row
+from neural_env.evaluation.run import EvaluateConfig, report_of, write_report
+from neural_env.evaluation.study import Budget, study
+from neural_env.evaluation.world import Dials
+
+SMALL = Budget(
+    episodes=6, pictures=80, costly=12, nets=("alexnet",), rollouts=8, dreams=4, many_steps=(1, 2), windows=16,
+    taught=200, probe_steps=100, horizon=64, length=80,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def studied(law, law_episodes):
+    """The study of a world of that kind, made once."""
+    found = {}
+
+    def of(kind):
+        if kind not in found:
+            found[kind] = study(law(kind), Dials(), law_episodes, SMALL)
+        return found[kind]
+
+    return of
+
+
+def by_name(found):
+    return {row.name: row for row in found.rows}
+
+
+def met(found):
+    return {bar.name: bar.met for bar in found.bars}
+
+
+@pytest.mark.slow
+def test_a_world_that_is_always_right_gets_the_ceiling_in_every_row(studied):
+    rows = by_name(studied("oracle"))
+    for name, best in {"PSNR": 60, "SSIM": 1, "LPIPS (AlexNet)": 0, "PSNR of the HUD": 60}.items():
+        assert rows[name].value.value == pytest.approx(best, abs=1e-6)
+        assert rows[name].baselines["auto-encoder alone"].value == rows[name].value.value
+        assert rows[name].baselines["copy the last frame"].value != pytest.approx(best, abs=1e-3)
+    assert rows["JPEG quality of equal PSNR"].value.value == 95
+    for step in (1, 8, 16, 32, 64):
+        assert (
+            rows[f"PSNR at step {step}"].value.value
+            == 60
+            > rows[f"PSNR at step {step}"].baselines["copy the first frame"].value
+        )
+    assert rows["reward: average precision"].value.value == rows["termination: average precision"].value.value == 1
+    assert rows["reward: mean error"].value.value == rows["place: mean error, % of its range"].value.value == 0
+    assert rows["termination: recall"].value.value == rows["reward: within 0.5"].value.value == 100
+    assert rows["termination: calibration error (ECE)"].value.value == pytest.approx(0, abs=1e-6)
+    assert rows["PSNR lost by one step"].value.value == 0
+    real, dreamed = (rows[f"inverse model: accuracy on {what} clips"].value.value for what in ("real", "dreamed"))
+    assert real == dreamed > rows["inverse model: accuracy on real clips"].baselines["always the most frequent"].value
+    for length in (16, 32):  # the clips are equal, so that one of each pair is taken for what it is
+        assert rows[f"accuracy on clips of {length} frames"].value.value == 50
+    assert rows[stability.HELD].value.value == 100
+    assert {name: value for name, value in met(studied("oracle")).items() if name != "real time"} == {
+        "next frame, PSNR": True, "next frame, LPIPS": True, "one step against many": True, "no collapse": True,
+        "actions matter": True,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["shuffled", "deaf"])
+def test_a_world_that_takes_actions_for_others_or_for_nothing_fails_the_row_of_controllability(studied, kind):
+    found = studied(kind)
+    assert met(found)["actions matter"] is False
+    dreamed = by_name(found)["inverse model: accuracy on dreamed clips"]
+    assert by_name(found)["PSNR lost by swapping the action"].value.low <= 0
+    assert dreamed.value.high < dreamed.baselines["on real clips"].low
+
+
+@pytest.mark.slow
+def test_a_world_that_fades_is_told_from_the_real_game_and_collapses(studied):
+    found = studied("fading")
+    assert met(found)["no collapse"] is False and met(found)["actions matter"] is True
+    rows = by_name(found)
+    assert rows["PSNR"].value.value < rows["PSNR"].baselines["auto-encoder alone"].value < 60
+    assert rows["accuracy on clips of 16 frames"].value.low > 80
+    frechet = [rows[f"FD-VGG16, steps {span}"] for span in stability.segment_names(80)]
+    assert frechet[-1].value.value > 2 * frechet[-1].baselines["real against real"].value
+
+
+@pytest.mark.slow
+def test_a_comparison_is_paired_and_says_what_is_sure(studied):
+    lines = {line.a.name: line for line in differences(studied("oracle"), studied("fading"))}
+    psnr = lines["PSNR"]
+    assert psnr.sure and psnr.difference.value.high < 0
+    expected = studied("fading").rows[0].value.value - studied("oracle").rows[0].value.value
+    assert psnr.difference.value.value == pytest.approx(expected)
+    same = differences(studied("fading"), studied("fading"))
+    assert not any(line.sure for line in same)
+    assert all(line.difference.value.value == 0 for line in same if line.difference)
+
+
+def test_worlds_of_other_games_are_not_compared(game):
+    require_same_game(game, replace(game))
+    with pytest.raises(ValueError, match=r"only worlds of one game .* choose two of the same"):
+        require_same_game(game, replace(game, frame_skip=2))
+
+
+@pytest.mark.slow
+def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied, law, law_episodes, tmp_path):
+    found = studied("fading")
+    config = EvaluateConfig(checkpoint="fading", split="validation", out=tmp_path / "report")
+    report = report_of(config, law("fading"), law_episodes, found)
+    write_report(report, found, config.out)
+    text = (config.out / "report.html").read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    sources = Sources()
+    sources.feed(text)
+    assert len(sources.found) == 8 + 3 and all(source.startswith("data:") for source in sources.found)
+    for row in found.rows:
+        assert row.name.replace("&", "&amp;") in text
+    kept = json.loads((config.out / "report.json").read_text())
+    assert kept == json.loads(json.dumps(report)) and len(kept["rows"]) == len(found.rows)
+    assert kept["seeds"] == [1, 131] and kept["players"] == {"luck": 6}
+    path = card(CardConfig(report=config.out, out=tmp_path / "worlds"))
+    written = path.read_text()
+    assert path.name == "take_cover.md" and "| no collapse | every dream holds | 0 % | **missed** |" in written
+    assert kept["command"] in written and all(row.name in written for row in found.rows)
+    pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
+    assert len(pictures) == 6 and all((path.parent / picture).is_file() for picture in pictures)
+
+
+class Sources(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_a_card_without_a_report_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match="make one with `neural-env evaluate world --out"):
+        card(CardConfig(report=tmp_path))
+    (tmp_path / "report.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="has the format 'other', this version reads"):
+        card(CardConfig(report=tmp_path))
+
+
+def test_bars_that_were_not_measured_are_neither_met_nor_missed():
+    bars = {bar.name: bar for bar in bars_of([Row("next frame, teacher-forced", "PSNR", exact(29.43), "dB")])}
+    assert bars["next frame, PSNR"].met is True and bars["next frame, PSNR"].found == "29.43 dB"
+    assert {bar.met for name, bar in bars.items() if name != "next frame, PSNR"} == {None}
+    (missed,) = [b for b in bars_of([Row("next frame, teacher-forced", "PSNR", exact(29.42), "dB")]) if b.met is False]
+    assert missed.verdict == "missed"
+
+
+def test_dreams_hold_as_long_as_no_statistic_leaves_its_start_by_more_than_a_factor():
+    steady = np.full((3, 4), 10.0)
+    values = {name: steady.copy() for name in stability.FACTORS}
+    assert stability.held(values).tolist() == [True, True, True]
+    values["sharpness"][0, 2] = 4.9
+    values["motion"][1, 3] = 2.6
+    assert stability.held(values).tolist() == [False, True, True]
+    values["motion"][2, 1] = 0.0
+    assert stability.held(values).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("length", [1000, 80, 16])
+def test_the_pairs_that_are_looked_at_lie_in_their_segments(length):
+    places = stability.pair_places(length)
+    size = length // stability.SEGMENTS
+    assert (places[..., 1] == places[..., 0] + 1).all()
+    for i, segment in enumerate(places):
+        assert segment.min() >= i * size and segment.max() < (i + 1) * size
+        assert len(np.unique(segment[:, 0])) == len(segment) >= 2
