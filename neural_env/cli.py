@@ -33,6 +33,7 @@ from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.training.agent import AgentRun, train_agent
+from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
@@ -53,7 +54,8 @@ Train = Annotated[
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
     | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
-    | Annotated[AgentRun, tyro.conf.subcommand("agent")],
+    | Annotated[AgentRun, tyro.conf.subcommand("agent")]
+    | Annotated[DreamAgentRun, tyro.conf.subcommand("dream-agent")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -99,6 +101,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_outcome(run)
         case AgentRun():
             train_agent(run)
+        case DreamAgentRun():
+            train_dream_agent(run)
 
 
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:

@@ -30,6 +30,7 @@ Views = UInt8[Array, "*b h w 3"]
 class PolicyConfig:
     """Sizes of the network. Raises `ValueError` for sizes that make none."""
 
+    channels: int = 3  # of what it looks at: RGB, or those of a world's latents (`agents.eyes`)
     shrink: int = 1  # pixels whose mean is one pixel of the view, along each axis
     stack: int = 1  # frames it sees: the present one and those before
     past_actions: int = 32  # of its last actions it sees so many
@@ -39,7 +40,7 @@ class PolicyConfig:
     hidden: tuple[int, ...] = (512,)  # hidden layers of each head
 
     def __post_init__(self) -> None:
-        for name, least in (("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
+        for name, least in (("channels", 1), ("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -98,7 +99,7 @@ class ActorCritic(nnx.Module):
         self.num_actions = num_actions
         self.resolution = resolution
         self.view_shape = _view_shape(config, resolution)
-        channels = [3 * config.stack, *(features for features, _, _ in config.convolutions)]
+        channels = [config.channels * config.stack, *(features for features, _, _ in config.convolutions)]
         self.convolutions = nnx.List(
             PatchConv(before, after, size, stride, rngs=rngs)
             for before, (after, size, stride) in zip(channels, config.convolutions, strict=False)
@@ -139,7 +140,7 @@ class ActorCritic(nnx.Module):
         if k == 1:
             return frames
         h, w = self.view_shape
-        blocks = frames.reshape(*frames.shape[:-3], h, k, w, k, 3).astype(jnp.uint16)
+        blocks = frames.reshape(*frames.shape[:-3], h, k, w, k, frames.shape[-1]).astype(jnp.uint16)
         total = blocks.sum(axis=(-4, -2), dtype=jnp.uint16)
         view: jax.Array = (total // jnp.uint16(k * k)).astype(jnp.uint8)
         return view
