@@ -32,6 +32,7 @@ from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
+from neural_env.evaluation.transfer import TransferConfig, transfer
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.training.loop import NonFiniteLoss
@@ -141,6 +142,11 @@ def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
             evaluate_agent(config)
 
 
+def transfer_(config: Annotated[TransferConfig, tyro.conf.arg(name="")]) -> None:
+    """Train agents in a dream only, and score them in the real game."""
+    transfer(config)
+
+
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
     """Run a world beside the real game and print how true it is."""
     demo(config)
@@ -154,6 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": train,
         "bundle": bundle_,
         "evaluate": evaluate_,
+        "transfer": transfer_,
         "demo": demo_,
     }
     try:
