@@ -21,6 +21,7 @@ from neural_env.agents.eyes import Eyes, blind
 from neural_env.agents.policy import ActorCritic, Memory, PolicyConfig, act, act_greedily, begin, observe
 from neural_env.arrays import Frame
 from neural_env.checkpoint import CheckpointError, from_json, load_module, save_module
+from neural_env.data.policies import Sense
 from neural_env.game import GameConfig
 from neural_env.version import __version__
 from neural_env.world.autoencoder import AutoencoderConfig
@@ -131,6 +132,11 @@ class AgentPolicy:
         """Its mean return in its last episodes of training; None if it had none."""
         skill = self.agent.provenance.get("skill")
         return None if skill is None else float(skill)
+
+    @property
+    def sees(self) -> tuple[Sense, ...]:
+        """The screen, and the map if it was trained with it."""
+        return self.agent.policy.config.sees
 
     def reset(self, rng: np.random.Generator) -> None:
         """Forget the last episode and draw from `rng` from now on."""

@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from neural_env.arrays import Frames, Key
+from neural_env.data.policies import Sense
 
 Views = UInt8[Array, "*b h w 3"]
 """Screens as the network takes them: shrunk, still RGB in [0, 255]."""
@@ -38,11 +39,17 @@ class PolicyConfig:
     features: int = 512  # of the picture, after the convolutions
     action_features: int = 64  # of the past actions
     hidden: tuple[int, ...] = (512,)  # hidden layers of each head
+    automap: bool = False  # whether it sees the in-game map beside the screen
 
     def __post_init__(self) -> None:
         for name, least in (("channels", 1), ("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def sees(self) -> tuple[Sense, ...]:
+        """What its pictures are, in their order."""
+        return ("screen", "automap") if self.automap else ("screen",)
 
 
 class Memory(NamedTuple):

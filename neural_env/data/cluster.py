@@ -92,7 +92,7 @@ class _Actor:
     def __init__(self, config: CollectConfig) -> None:
         self._config = config
         self._policy = config.player()
-        self._env = config.game().start()
+        self._env = config.game().start(automap="automap" in self._policy.sees)
 
     def ready(self) -> None:
         """Answers once the actor is up."""

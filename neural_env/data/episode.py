@@ -9,6 +9,10 @@ A segment is one stored record: at most 64 transitions of one episode, in order.
 next segment too, so that each segment is complete in itself. It is stored as safetensors, whose metadata hold the
 header as JSON.
 
+Frames are RGB, or rows of a palette where the game draws with one: a third of the bytes, and nothing is lost. They are
+stored row by row of the picture, each row through all of the segment's time: what moves moves along a row, so that
+zstd finds it there, in a sixth fewer bytes and less time than frame by frame.
+
 Several agents in one episode will be a leading axis on frames, actions, rewards, variables and signals (and a list of
 flags in the header), under a higher `SCHEMA_VERSION`; time stays the first axis of what one agent saw.
 """
@@ -18,15 +22,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the stored records and their manifest; raised by every change that old readers would misread."""
+
+READABLE = (2, SCHEMA_VERSION)
+"""The schemas that are read; only the last is written. In 2, frames are always RGB, and stored frame by frame."""
 
 SEGMENT_TRANSITIONS = 64
 
@@ -46,7 +54,7 @@ class Episode:
     `actions[i]` leads from `frames[i]` to `frames[i + 1]` and earns `rewards[i]`. Raises `ValueError`.
     """
 
-    frames: np.ndarray  # uint8 [t + 1, H, W, 3], [0, 255]
+    frames: np.ndarray  # uint8 [t + 1, H, W, 3], [0, 255]; with a palette [t + 1, H, W], rows of it
     actions: np.ndarray  # int32 [t], indices into the scenario's action names
     rewards: np.ndarray  # float32 [t]
     variables: np.ndarray  # float32 [t + 1, v]: what the agent may read
@@ -57,6 +65,7 @@ class Episode:
     policy: str  # who played
     policy_version: int = 0  # updates that the policy has had; 0 for one that doesn't learn
     skill: float | None = None  # mean return of that policy over its episodes before this one; None if nobody knows
+    palette: np.ndarray | None = None  # uint8 [c, 3], the colours of the frames; None: they are RGB
 
     def __post_init__(self) -> None:
         check_transitions(self)
@@ -76,6 +85,28 @@ class Episode:
     def split(self) -> Split:
         """The split its seed belongs to."""
         return split_of(self.seed)
+
+    def in_rgb(self) -> Episode:
+        """The episode with its frames in RGB."""
+        if self.palette is None:
+            return self
+        return replace(self, frames=self.palette.take(self.frames, axis=0), palette=None)
+
+    def in_palette(self, palette: np.ndarray) -> Episode:
+        """The episode with its frames in rows of `palette`, uint8 [c, 3]; raises `ValueError` for a colour it lacks."""
+        rows = np.full(2**24, -1, np.int16)
+        rows[_packed(palette)[::-1]] = np.arange(len(palette))[::-1]  # of two equal colours, the first
+        found = rows[_packed(self.in_rgb().frames)]
+        if found.min() < 0:
+            raise ValueError(f"episode {self.seed} has colours that aren't in the palette: store it in RGB")
+        return replace(self, frames=found.astype(np.uint8), palette=palette)
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """Each colour `[..., 3]` as one number, int32 `[...]`."""
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    packed: np.ndarray = red << 16 | green << 8 | blue
+    return packed
 
 
 @dataclass(frozen=True)
@@ -101,11 +132,12 @@ class Segment:
     """At most 64 transitions `n` of an episode, with the `n + 1` frames around them."""
 
     header: SegmentHeader
-    frames: np.ndarray  # uint8 [n + 1, H, W, 3]
+    frames: np.ndarray  # uint8 [n + 1, H, W, 3], or [n + 1, H, W] with a palette
     actions: np.ndarray  # int32 [n]
     rewards: np.ndarray  # float32 [n]
     variables: np.ndarray  # float32 [n + 1, v]
     signals: np.ndarray  # float32 [n + 1, s]
+    palette: np.ndarray | None = None  # uint8 [c, 3]
 
     def __post_init__(self) -> None:
         check_transitions(self)
@@ -113,6 +145,7 @@ class Segment:
 
 def check_transitions(arrays: Episode | Segment) -> None:
     """Raise `ValueError` unless types, ranks and lengths fit each other."""
+    _check_array("frames", arrays.frames, np.uint8, 4 if arrays.palette is None else 3)
     for name, (dtype, rank) in _TYPES.items():
         _check_array(name, getattr(arrays, name), dtype, rank)
     t = len(arrays.actions)
@@ -122,12 +155,21 @@ def check_transitions(arrays: Episode | Segment) -> None:
         found = len(getattr(arrays, name))
         if found != expected:
             raise ValueError(f"{t} actions need {expected} {name}, got {found}")
-    if arrays.frames.shape[-1] != 3:
+    if arrays.palette is not None:
+        _check_palette(arrays.palette, arrays.frames)
+    elif arrays.frames.shape[-1] != 3:
         raise ValueError(f"frames are RGB, [t + 1, H, W, 3], got shape {arrays.frames.shape}")
 
 
+def _check_palette(palette: np.ndarray, frames: np.ndarray) -> None:
+    _check_array("palette", palette, np.uint8, 2)
+    if not 1 <= len(palette) <= 256 or palette.shape[1] != 3:
+        raise ValueError(f"a palette is 1 to 256 RGB colours, [c, 3], got shape {palette.shape}")
+    if len(palette) < 256 and frames.max() >= len(palette):
+        raise ValueError(f"a palette of {len(palette)} colours has no row {frames.max()}: give all that the frames use")
+
+
 _TYPES: dict[str, tuple[type[np.generic], int]] = {
-    "frames": (np.uint8, 4),
     "actions": (np.int32, 1),
     "rewards": (np.float32, 1),
     "variables": (np.float32, 2),
@@ -171,6 +213,7 @@ def _segment(episode: Episode, scenario: str, index: int, number: int, start: in
         rewards=episode.rewards[start:stop],
         variables=episode.variables[start : stop + 1],
         signals=episode.signals[start : stop + 1],
+        palette=episode.palette,
     )
 
 
@@ -179,6 +222,7 @@ def join(segments: Sequence[Segment]) -> Episode:
     if not segments:
         raise ValueError("an episode has at least one segment, got none")
     _check_sequence(segments)
+    _check_one_palette(segments)
     last = segments[-1]
     return Episode(
         frames=np.concatenate([*(s.frames[:-1] for s in segments), last.frames[-1:]]),
@@ -192,7 +236,14 @@ def join(segments: Sequence[Segment]) -> Episode:
         policy=last.header.policy,
         policy_version=last.header.policy_version,
         skill=last.header.skill,
+        palette=last.palette,
     )
+
+
+def _check_one_palette(segments: Sequence[Segment]) -> None:
+    palettes = {None if segment.palette is None else segment.palette.tobytes() for segment in segments}
+    if len(palettes) > 1:
+        raise ValueError(f"episode {segments[0].header.episode} has segments of {len(palettes)} palettes, not of one")
 
 
 def _check_sequence(segments: Sequence[Segment]) -> None:
@@ -213,7 +264,12 @@ def to_bytes(segment: Segment) -> bytes:
 
     The same bytes as the library's, which copies the frames twice where this copies them once.
     """
-    arrays = {name: np.ascontiguousarray(getattr(segment, name)) for name in _STORED}
+    stored = {name: np.ascontiguousarray(getattr(segment, name)) for name in _STORED if name != "frames"}
+    frames = segment.frames.swapaxes(0, 1)
+    if segment.palette is None:
+        arrays = {**stored, "frames": np.ascontiguousarray(frames)}
+    else:
+        arrays = {**stored, "frames": _unified(frames, segment.palette), "palette": segment.palette}
     header: dict[str, Any] = {"__metadata__": {"header": json.dumps(asdict(segment.header), sort_keys=True)}}
     end = 0
     for name, array in arrays.items():
@@ -224,19 +280,37 @@ def to_bytes(segment: Segment) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *(array.data for array in arrays.values())])
 
 
+def _unified(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """The frames, contiguous, with the first of each two colours that are equal: equal pictures give equal bytes."""
+    content = frames.tobytes()
+    found = [(row, first) for row, first in _twins(palette.tobytes()) if row in content]
+    unified = np.frombuffer(content, np.uint8).reshape(frames.shape)
+    for row, first in found:
+        unified = unified + (unified == row) * np.uint8(first - row & 255)
+    return unified
+
+
+@cache
+def _twins(palette: bytes) -> list[tuple[int, int]]:
+    """The rows of a palette whose colour an earlier one has, each with the earliest."""
+    colours = [palette[i : i + 3] for i in range(0, len(palette), 3)]
+    return [(row, first) for row, colour in enumerate(colours) if (first := colours.index(colour)) < row]
+
+
 def from_bytes(record: bytes) -> Segment:
     """The segment of a record; raises `ValueError` if the record is damaged or of another schema version."""
     try:
         header = _header(record)
         arrays = safetensors.numpy.load(record)
-        return Segment(header, **{name: arrays[name] for name in _ARRAYS})
+        if header.schema > 2:
+            arrays["frames"] = arrays["frames"].swapaxes(0, 1)
+        return Segment(header, palette=arrays.get("palette"), **{name: arrays[name] for name in _STORED})
     except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the record is damaged ({type(error).__name__}: {error}); collect its shard again") from error
 
 
 _STORED = ("rewards", "signals", "variables", "actions", "frames")  # safetensors' order: by type, then by name
 _DTYPES = {"uint8": "U8", "int32": "I32", "float32": "F32"}  # safetensors' names
-_ARRAYS = tuple(field.name for field in fields(Segment) if field.name != "header")
 
 
 def _header(record: bytes) -> SegmentHeader:
@@ -244,8 +318,7 @@ def _header(record: bytes) -> SegmentHeader:
     length = int.from_bytes(record[:8], "little")
     metadata = json.loads(record[8 : 8 + length])["__metadata__"]
     header = json.loads(metadata["header"])
-    if header["schema"] != SCHEMA_VERSION:
-        raise ValueError(
-            f"the record has schema version {header['schema']}, this reader knows {SCHEMA_VERSION}: collect anew"
-        )
+    if header["schema"] not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise ValueError(f"the record has schema version {header['schema']}, this reader knows {known}: collect anew")
     return SegmentHeader(**header)

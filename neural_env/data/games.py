@@ -6,11 +6,15 @@ A game here is a small description from which any process can start it: its `nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
 
 from neural_env.data.foreign import Foreign
-from neural_env.data.vizdoom import SIGNALS, scenario_named
-from neural_env.envs.real_doom import RealDoom
+from neural_env.data.vizdoom import SIGNALS, DoomEngine, scenario_named
 from neural_env.game import GameConfig
 
 
@@ -40,9 +44,54 @@ class DoomGame:
             scenario.name, scenario.action_names, scenario.variable_names, self.frame_skip, self.resolution
         )
 
-    def start(self) -> RealDoom:
+    @property
+    def palette(self) -> np.ndarray | None:
+        """The colours that its frames are rows of, uint8 [256, 3]; None: they are RGB."""
+        return scenario_named(self.scenario, self.iwad).palette
+
+    def start(self, automap: bool = False) -> RecordedDoom:
         """The engine; raises `EngineCrashed` while it plays."""
-        return RealDoom(self.scenario, self.resolution, self.frame_skip, signals=True, iwad=self.iwad)
+        return RecordedDoom(self, automap)
+
+
+class RecordedDoom:
+    """The episodes of `RealDoom(signals=True)`, seed for seed, at the least cost.
+
+    The screen stays as the engine has it, in its palette, and `columns` makes variables and signals of all `info` of an
+    episode at once. `info["automap"]` is the map, uint8 [H, W, 3], if it is asked for.
+    """
+
+    def __init__(self, game: DoomGame, automap: bool = False) -> None:
+        self._engine = DoomEngine(
+            game.scenario, game.resolution, game.frame_skip, game.iwad, indexed=True, automap=automap
+        )
+        self._automap = automap
+        self.variable_names = self._engine.scenario.variable_names
+        self.palette = self._engine.palette
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """The episode that `RealDoom.reset(seed=seed)` begins."""
+        random, _ = seeding.np_random(seed)
+        frame, _ = self._engine.new_episode(int(random.integers(2**31)))
+        return frame, self._info()
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Frame, reward, terminated, truncated, `info`."""
+        step = self._engine.act(action)
+        return step.frame, step.reward, step.terminated, step.truncated, self._info()
+
+    def columns(self, infos: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Variables, float32 [n, v], and signals, float32 [n, s], of so many moments."""
+        values = np.stack([info["values"] for info in infos])
+        return self._engine.variables_of(values), self._engine.signals_of(values)
+
+    def close(self) -> None:
+        """End the engine."""
+        self._engine.close()
+
+    def _info(self) -> dict[str, Any]:
+        automap = {"automap": self._engine.automap()} if self._automap else {}
+        return {"values": self._engine.values, **automap}
 
 
 @dataclass(frozen=True)
@@ -73,6 +122,13 @@ class ForeignGame:
         finally:
             game.close()
 
-    def start(self) -> Foreign:
-        """The environment; raises `ValueError` for one that can't be recorded."""
+    @property
+    def palette(self) -> None:
+        """Its frames are RGB."""
+        return
+
+    def start(self, automap: bool = False) -> Foreign:
+        """The environment; raises `ValueError` for one that can't be recorded, or for a map."""
+        if automap:
+            raise ValueError(f"the agent looks at Doom's map, which {self.env} hasn't got: let it play Doom")
         return Foreign(self.env, self.observation, self.variables, self.resize, self.frame_skip)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from neural_env.arrays import Frame
 from neural_env.data.episode import Episode
 from neural_env.data.policies import Policy
 
 
 class Playable(Protocol):
-    """A game that can be recorded: `RealDoom`, or any other through `data.foreign`.
+    """A game that can be recorded: `RealDoom`, the same as `data.games` records it, or any other by `data.foreign`.
 
     `info[name]` of each of `variable_names` is a number that the player may read; `info["signals"]`, which may be
-    missing, is what it may not, `{name: float}` with the same names at every step.
+    missing, is what it may not, `{name: float}` with the same names at every step. `info["automap"]`, uint8
+    `[H, W, 3]`, is there for a player that looks at it. A game with an attribute `palette`, uint8 `[c, 3]`, has frames
+    `[H, W]` that are rows of it; one with a method `columns(infos)` makes variables and signals of many `info` at once.
     """
 
     @property
@@ -23,11 +25,11 @@ class Playable(Protocol):
         """The game variables."""
         ...
 
-    def reset(self, *, seed: int | None = None) -> tuple[Frame, dict[str, Any]]:
-        """Begin the episode of that seed: the first frame, uint8 `[H, W, 3]`, and `info`."""
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin the episode of that seed: the first frame, uint8 `[H, W, 3]` or `[H, W]`, and `info`."""
         ...
 
-    def step(self, action: int) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Frame, reward, terminated, truncated, `info`."""
         ...
 
@@ -39,40 +41,66 @@ class Playable(Protocol):
 def play(env: Playable, policy: Policy, *, seed: int, max_steps: int, room: np.ndarray | None = None) -> Episode:
     """One episode; the player's randomness comes from the seed too, apart from the game's.
 
-    `room`, uint8 `[max_steps + 1, H, W, 3]`, is where the frames are put if it is given.
+    `room`, uint8 `[max_steps + 1, H, W, 3]` or `[max_steps + 1, H, W]`, is where the frames are put if it is given.
     """
+    palette: np.ndarray | None = getattr(env, "palette", None)
     policy.reset(np.random.default_rng([seed, 1]))
     frame, info = env.reset(seed=seed)
-    frames, variables, signals = [frame], [_variables(env, info)], [_signals(info)]
+    frames, infos = [_kept(frame, room, 0)], [info]
     actions: list[int] = []
     rewards: list[float] = []
     terminated = truncated = False
     while not (terminated or truncated):
-        actions.append(policy.act(frame, variables[-1]))
+        actions.append(policy.act(*_seen(policy, env, frame, info)))
         frame, reward, terminated, truncated, info = env.step(actions[-1])
-        frames.append(frame)
-        variables.append(_variables(env, info))
-        signals.append(_signals(info))
+        frames.append(_kept(frame, room, len(actions)))
+        infos.append(info)
         rewards.append(reward)
         truncated = not terminated and (truncated or len(actions) == max_steps)
+    variables, signals = _columns(env, infos)
     return Episode(
-        frames=np.stack(frames, out=None if room is None else room[: len(frames)]),
+        frames=np.stack(frames) if room is None else room[: len(frames)],
         actions=np.asarray(actions, np.int32),
         rewards=np.asarray(rewards, np.float32),
-        variables=np.stack(variables),
-        signals=np.stack(signals),
+        variables=variables,
+        signals=signals,
         terminated=terminated,
         truncated=truncated,
         seed=seed,
         policy=policy.name,
         policy_version=policy.version,
         skill=policy.skill,
+        palette=palette,
     )
 
 
-def _variables(env: Playable, info: dict[str, Any]) -> np.ndarray:
-    return np.asarray([info[name] for name in env.variable_names], np.float32)
+def _kept(frame: np.ndarray, room: np.ndarray | None, number: int) -> np.ndarray:
+    """The frame, at its place in the room while it is at hand."""
+    if room is None:
+        return frame
+    room[number] = frame
+    return room[number]
 
 
-def _signals(info: dict[str, Any]) -> np.ndarray:
-    return np.asarray(list(info.get("signals", {}).values()), np.float32)
+_NOTHING = np.empty(0, np.float32)
+
+
+def _seen(policy: Policy, env: Playable, frame: np.ndarray, info: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """What the player is shown; what it doesn't look at isn't made, for it takes time."""
+    if not policy.sees:
+        return frame, _NOTHING
+    palette: np.ndarray | None = getattr(env, "palette", None)
+    picture = frame if palette is None else palette.take(frame, axis=0)
+    if "automap" in policy.sees:
+        picture = np.concatenate([picture, info["automap"]], axis=-1)
+    return picture, _columns(env, [info])[0][0] if "variables" in policy.sees else _NOTHING
+
+
+def _columns(env: Playable, infos: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Variables, float32 [n, v], and signals, float32 [n, s], of so many moments."""
+    if hasattr(env, "columns"):
+        variables, signals = env.columns(infos)
+        return variables, signals
+    rows = [[info[name] for name in env.variable_names] for info in infos]
+    signals = [list(info.get("signals", {}).values()) for info in infos]
+    return np.asarray(rows, np.float32), np.asarray(signals, np.float32)

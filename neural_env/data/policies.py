@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
-
-from neural_env.arrays import Frame
 
 
 class Policy(Protocol):
@@ -27,13 +25,24 @@ class Policy(Protocol):
         """Its mean return in the episodes that it learned from last; None if nobody knows."""
         ...
 
+    @property
+    def sees(self) -> tuple[Sense, ...]:
+        """What it looks at, in the order in which `act` gets it; a game needn't show it anything else."""
+        ...
+
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode; all randomness of the episode comes from `rng`."""
         ...
 
-    def act(self, frame: Frame, variables: np.ndarray) -> int:
-        """The next action, given the frame, uint8 `[H, W, 3]`, and the variables, float32 `[v]`."""
+    def act(self, frame: np.ndarray, variables: np.ndarray) -> int:
+        """The next action, given what it sees and the variables, float32 `[v]`.
+
+        `frame` is uint8 `[H, W, 3]`, or `[H, W, 6]` for screen and map. One that doesn't see either gets anything for it.
+        """
         ...
+
+
+Sense: TypeAlias = Literal["screen", "automap", "variables"]
 
 
 class StickyRandom:
@@ -44,6 +53,7 @@ class StickyRandom:
 
     version = 0
     skill = None
+    sees = ()
 
     def __init__(self, num_actions: int, repeat: float = 0.5) -> None:
         if num_actions < 1:
@@ -65,7 +75,7 @@ class StickyRandom:
         self._rng = rng
         self._last = None
 
-    def act(self, frame: Frame, variables: np.ndarray) -> int:
+    def act(self, frame: np.ndarray, variables: np.ndarray) -> int:
         """The last action or a uniform one; looks at nothing."""
         if self._last is None or self._rng.random() >= self.repeat:
             self._last = int(self._rng.integers(self.num_actions))

@@ -163,7 +163,7 @@ class Recorder:
             save_manifest(fresh, self.folder)
             return fresh
         found = load_manifest(self.folder)
-        for name in ("scenario", "action_names", "variable_names", "signal_names", "resolution", "frame_skip"):
+        for name in ("schema", "scenario", "action_names", "variable_names", "signal_names", "resolution", "frame_skip"):
             here, asked = getattr(found, name), getattr(fresh, name)
             if here != asked:
                 raise ValueError(f"{self.folder} holds a dataset with {name} {here!r}, not {asked!r}; choose another")

@@ -24,7 +24,18 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from neural_env.data.episode import SCHEMA_VERSION, SPLITS, Episode, Segment, Split, cut, from_bytes, join, to_bytes
+from neural_env.data.episode import (
+    READABLE,
+    SCHEMA_VERSION,
+    SPLITS,
+    Episode,
+    Segment,
+    Split,
+    cut,
+    from_bytes,
+    join,
+    to_bytes,
+)
 from neural_env.data.events import EVENTS
 from neural_env.data.index import Index, index_bytes, index_from, index_of, joined
 
@@ -129,8 +140,9 @@ def load_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         raise ShardError(path, f"this is no JSON ({error}); collect the dataset again") from error
     found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA_VERSION:
-        raise ShardError(path, f"the schema version is {found!r}, this package reads {SCHEMA_VERSION}: collect anew")
+    if found not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise ShardError(path, f"the schema version is {found!r}, this package reads {known}: collect anew")
     try:
         return manifest_of(content)
     except (TypeError, KeyError) as error:
@@ -215,7 +227,7 @@ def _sha256(path: Path) -> str:
 
 
 def read_numbered(path: Path, shard: Shard, *, scenario: str) -> Iterator[tuple[int, Episode]]:
-    """The shard's episodes, in order, each with its index in the dataset.
+    """The shard's episodes, in order, each with its index in the dataset; with the palette that they were stored in.
 
     Raises `ShardError` wherever the file and the manifest's entry disagree.
     """
@@ -366,12 +378,17 @@ class Dataset:
         return {name: index.of(name) for name in EVENTS}
 
     def numbered(self, shard: Shard) -> Iterator[tuple[int, Episode]]:
-        """A shard's episodes, each with its index in the dataset; raises `ShardError`."""
+        """A shard's episodes in RGB, each with its index in the dataset; raises `ShardError`."""
+        for index, episode in self.stored(shard):
+            yield index, episode.in_rgb()
+
+    def stored(self, shard: Shard) -> Iterator[tuple[int, Episode]]:
+        """The same with the palette that the frames were stored in, if they were; raises `ShardError`."""
         path = self.folder / shard.file
-        shape = (*self.resolution, 3)
         for index, episode in read_numbered(path, shard, scenario=self.scenario):
-            if episode.frames.shape[1:] != shape:
-                raise ShardError(path, f"a frame has shape {episode.frames.shape[1:]}, the manifest says {shape}")
+            if episode.frames.shape[1:3] != self.resolution:
+                found, expected = episode.frames.shape[1:3], self.resolution
+                raise ShardError(path, f"a frame has shape {found}, the manifest says {expected}")
             if episode.variables.shape[1] != len(self.variable_names):
                 found, expected = episode.variables.shape[1], len(self.variable_names)
                 raise ShardError(path, f"a frame has {found} variables, the manifest names {expected}")

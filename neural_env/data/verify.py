@@ -33,7 +33,7 @@ def _problem(dataset: Dataset, shard: Shard) -> ShardError | None:
 
 def _check_index(dataset: Dataset, shard: Shard) -> None:
     """Reads every record on the way."""
-    made = index_of(dataset.numbered(shard), dataset.manifest.signal_names)
+    made = index_of(dataset.stored(shard), dataset.manifest.signal_names)
     if index_bytes(load_index(dataset.folder, shard)) != index_bytes(made):
         why = "the index isn't that of its shard's records; collect the shard again"
         raise ShardError(dataset.folder / shard.index_file, why)

@@ -7,7 +7,9 @@ ViZDoom runs the engine as a child process that talks through shared memory. Wha
 * an engine whose Python process was killed would wait for orders for ever; the launcher script ends it;
 * equal seeds give equal frames, bit for bit, whatever the engine has played before;
 * an engine that dies while it starts takes Python with it (a fault of ViZDoom 1.3); later, `EngineCrashed` is raised;
-* ViZDoom has no frame after the last tic of an episode: the terminal frame is the last one that was rendered.
+* ViZDoom has no frame after the last tic of an episode: the terminal frame is the last one that was rendered;
+* the engine draws in 256 colours. Where it doesn't tint the screen when the player is hurt or takes something, these
+  are always the first of its game's PLAYPAL, and the screen can be had as rows of that: the same picture (tested).
 """
 
 from __future__ import annotations
@@ -18,12 +20,11 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class Scenario:
     iwad: str | None = None  # path of the game that is played; None: the scenario file's, which is Freedoom 2
     wad: str | None = None  # path of a WAD that is added to it
     map: str | None = None  # which of its maps; None: the scenario file says it all
+    tints: bool = True  # whether the screen flashes when the player is hurt or takes something; the file says so
 
     @property
     def actions(self) -> tuple[tuple[str, ...], ...]:
@@ -69,6 +71,11 @@ class Scenario:
     def variable_names(self) -> tuple[str, ...]:
         """The game variables, in lower case."""
         return tuple(variable.lower() for variable in self.variables)
+
+    @property
+    def palette(self) -> np.ndarray | None:
+        """The colours of its screen, uint8 [256, 3], read-only; None where they change with the tints."""
+        return None if self.tints else wads.palette_of(Path(self.iwad) if self.iwad else wads.bundled("freedoom2"))
 
     @property
     def weapon_sways(self) -> bool:
@@ -108,6 +115,7 @@ _CATALOGUE = (
         ("MOVE_LEFT", "MOVE_RIGHT", "ATTACK", "MOVE_FORWARD", "MOVE_BACKWARD", "TURN_LEFT", "TURN_RIGHT"),
         ("HEALTH",),
         2100,
+        tints=False,
     ),
     Scenario(
         "deathmatch",  # against the scenario's monsters; its three analogue axes stay at 0
@@ -121,14 +129,15 @@ _CATALOGUE = (
         ("KILLCOUNT", "HEALTH", "ARMOR", "SELECTED_WEAPON", "SELECTED_WEAPON_AMMO"),
         4200,
         _FIGHT,
+        tints=False,
     ),
-    Scenario("defend_the_center", _AIM, ("AMMO2", "HEALTH"), 2100),
-    Scenario("defend_the_line", _AIM, ("AMMO2", "HEALTH"), None),
-    Scenario("health_gathering", _GATHER, ("HEALTH",), 2100),
-    Scenario("health_gathering_supreme", _GATHER, ("HEALTH",), 2100),
+    Scenario("defend_the_center", _AIM, ("AMMO2", "HEALTH"), 2100, tints=False),
+    Scenario("defend_the_line", _AIM, ("AMMO2", "HEALTH"), None, tints=False),
+    Scenario("health_gathering", _GATHER, ("HEALTH",), 2100, tints=False),
+    Scenario("health_gathering_supreme", _GATHER, ("HEALTH",), 2100, tints=False),
     Scenario("my_way_home", (*_GATHER, "MOVE_LEFT", "MOVE_RIGHT"), (), 2100),
     Scenario("predict_position", _AIM, (), 300),
-    Scenario("take_cover", ("MOVE_LEFT", "MOVE_RIGHT"), ("HEALTH",), None),
+    Scenario("take_cover", ("MOVE_LEFT", "MOVE_RIGHT"), ("HEALTH",), None, tints=False),
 )
 
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _CATALOGUE}
@@ -228,7 +237,7 @@ class EngineCrashed(RuntimeError):
 class Step:
     """What one action led to."""
 
-    frame: Frame  # the screen after the action; at the end of an episode, the last one rendered
+    frame: Frame  # the screen after the action; at the end of an episode, the last one rendered. See `palette`
     reward: float  # the scenario's, summed over the tics of the step
     terminated: bool  # the player died or the scenario ended
     truncated: bool  # the scenario's own time ran out, and the player lives
@@ -238,8 +247,10 @@ class Step:
 class DoomEngine:
     """One running game: RGB screens with the HUD on, no window, no sound.
 
-    `frame_skip` is the number of tics an action is held; `scenario` and `iwad` are those of `scenario_named`. Raises
-    `ValueError` for an unknown scenario or resolution.
+    `frame_skip` is the number of tics an action is held; `scenario` and `iwad` are those of `scenario_named`. With
+    `indexed`, frames are uint8 [H, W], rows of `palette`, if the game has one that doesn't change; `palette` is None if
+    it hasn't, and without `indexed`. With `automap`, the engine draws the in-game map too. Raises `ValueError` for an
+    unknown scenario or resolution.
     """
 
     def __init__(
@@ -248,48 +259,82 @@ class DoomEngine:
         resolution: tuple[int, int] = (120, 160),
         frame_skip: int = 4,
         iwad: str | None = None,
+        *,
+        indexed: bool = False,
+        automap: bool = False,
     ) -> None:
         if frame_skip < 1:
             raise ValueError(f"frame_skip must be at least 1 tic, got {frame_skip}")
         self.scenario = scenario_named(scenario, iwad)
         self.resolution = checked_resolution(resolution)
         self.frame_skip = frame_skip
+        self.palette = self.scenario.palette if indexed else None
+        self._automap = automap
         self._game: vizdoom.DoomGame | None = None
         self._shut: weakref.finalize[..., DoomEngine] | None = None
         self._presses = _presses(self.scenario)
         self._frame: np.ndarray | None = None
+        self._map: np.ndarray | None = None
+        self._values = np.zeros(0)  # of all available game variables, at this moment
 
     def new_episode(self, seed: int) -> tuple[Frame, np.ndarray]:
         """Start the episode of `seed` (0 to 2**32 - 1): the first frame and the variables, float32 [v]."""
-        with self._watch():
+        try:
             game = self._settled(seed)
-            return self._screen(game), self._variables(game)
+            return self._screen(game), self.variables_of(self._values)
+        except BaseException as error:
+            self._fail(error)
 
     def act(self, action: int) -> Step:
         """Hold the buttons of `action` (0 is none) for `frame_skip` tics; raises `EngineCrashed`."""
-        with self._watch():
-            if self._game is None:
-                raise EngineCrashed("no game is running: start an episode before acting")
-            game = self._game
+        if self._game is None:
+            raise EngineCrashed("no game is running: start an episode before acting")
+        game = self._game
+        try:
             reward = float(game.make_action(self._presses[action], self.frame_skip))
             finished = game.is_episode_finished()
             truncated = finished and game.is_episode_timeout_reached() and not game.is_player_dead()
-            frame = self._last_frame() if finished else self._screen(game)
-            return Step(frame, reward, finished and not truncated, truncated, self._variables(game))
+            frame = self._last_screen(game) if finished else self._screen(game)
+            return Step(frame, reward, finished and not truncated, truncated, self.variables_of(self._values))
+        except BaseException as error:
+            self._fail(error)
 
     def signals(self) -> np.ndarray:
         """The `SIGNALS` of this moment, float32 [s], after the last tic too; raises `EngineCrashed`."""
-        with self._watch():
-            if self._game is None:
-                raise EngineCrashed("no game is running: start an episode before reading its signals")
-            read = self._game.get_game_variable
-            return np.asarray([sum(map(read, sources)) for sources in _signal_sources()], np.float32)
+        if self._game is None:
+            raise EngineCrashed("no game is running: start an episode before reading its signals")
+        return self.signals_of(self._values)
+
+    @property
+    def values(self) -> np.ndarray:
+        """All that is known of this moment beside the screen: float64 [n], for `variables_of` and `signals_of`."""
+        return self._values
+
+    def variables_of(self, values: np.ndarray) -> np.ndarray:
+        """The scenario's variables, float32 [..., v], of values [..., n]."""
+        return values[..., : len(self.scenario.variables)].astype(np.float32)
+
+    def signals_of(self, values: np.ndarray) -> np.ndarray:
+        """The `SIGNALS`, float32 [..., s], of values [..., n]."""
+        columns, starts = _signal_columns(self.scenario.variables)
+        return np.add.reduceat(values[..., columns], starts, axis=-1).astype(np.float32)
+
+    def automap(self) -> Frame:
+        """The in-game map at the moment of the last frame: what the player has seen of the level, uint8 [H, W, 3].
+
+        Raises `EngineCrashed` before the first episode, `ValueError` if the engine draws none.
+        """
+        if not self._automap:
+            raise ValueError("this engine draws no map: make it with automap=True")
+        if self._map is None:
+            raise EngineCrashed("there is no map yet: start an episode before looking at it")
+        return self._map if self.palette is None else self.palette.take(self._map, axis=0)
 
     def close(self) -> None:
         """End the game's process and remove its files; may be called again."""
         if self._shut is not None:
             self._shut()
-        self._game = self._shut = self._frame = None
+        self._game = self._shut = self._frame = self._map = None
 
     def _settled(self, seed: int) -> vizdoom.DoomGame:
         """The game at the start of the episode, with nothing on the screen that the last episode left behind.
@@ -311,6 +356,7 @@ class DoomEngine:
         if self._game is None:
             home = Path(tempfile.mkdtemp(prefix="neural_env-doom-"))
             game = _configured(self.scenario, self.resolution, home)
+            _set_buffers(game, indexed=self.palette is not None, automap=self._automap)
             self._shut = weakref.finalize(self, _shut_down, game, home, _lifeline(home))
             game.set_vizdoom_path(str(_launcher(home)))
             with _STARTING:
@@ -318,51 +364,63 @@ class DoomEngine:
             self._game = game
         return self._game
 
-    @contextmanager
-    def _watch(self) -> Iterator[None]:
-        """Turn ViZDoom's failures into `EngineCrashed`, leaving nothing of the dead engine behind."""
-        import vizdoom as vzd
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Leave nothing of the engine behind, and turn ViZDoom's failures into `EngineCrashed`.
 
-        try:
-            yield
-        except (
-            vzd.ViZDoomErrorException,
-            vzd.ViZDoomUnexpectedExitException,
-            vzd.ViZDoomIsNotRunningException,
-            vzd.SharedMemoryException,
-            vzd.MessageQueueException,
-        ) as error:
-            self.close()
+        Ctrl-C ends it too: an engine that was interrupted is out of step with us.
+        """
+        self.close()
+        if isinstance(error, _failures()):
             cure = "reset to start a fresh one"
             raise EngineCrashed(f"the Doom engine of {self.scenario.name!r} stopped ({error}); {cure}") from error
-        except BaseException:  # Ctrl-C too: an engine that was interrupted is out of step with us
-            self.close()
-            raise
+        raise error
 
     def _screen(self, game: vizdoom.DoomGame) -> Frame:
         """The screen now; ViZDoom hands out a buffer of its own at every state, so it may be kept."""
-        frame: np.ndarray = game.get_state().screen_buffer
-        self._frame = frame
+        state = game.get_state()
+        frame: np.ndarray = state.screen_buffer
+        self._frame, self._values = frame, state.game_variables
+        if self._automap:
+            self._map = state.automap_buffer
         return frame
 
-    def _last_frame(self) -> Frame:
+    def _last_screen(self, game: vizdoom.DoomGame) -> Frame:
+        """After the last tic there is no state: variables are read one by one."""
         if self._frame is None:
             raise EngineCrashed("the episode has no frame: start an episode before acting")
+        self._values = np.array([game.get_game_variable(v) for v in game.get_available_game_variables()])
         return self._frame.copy()
 
-    def _variables(self, game: vizdoom.DoomGame) -> np.ndarray:
-        """Read one by one: unlike the state, this works after the last tic too."""
-        values = [game.get_game_variable(variable) for variable in game.get_available_game_variables()]
-        return np.asarray(values, dtype=np.float32)
+
+_SOURCES = [_SUMS.get(name, (name.upper(),)) for name in SIGNALS]
+"""The game variables that add up to each of the `SIGNALS`."""
+
+
+def _read_variables(scenario_variables: Sequence[str]) -> tuple[str, ...]:
+    """All game variables that the engine is asked for at every step: the scenario's, then those of the signals."""
+    return tuple(dict.fromkeys([*scenario_variables, *(name for sources in _SOURCES for name in sources)]))
 
 
 @cache
-def _signal_sources() -> tuple[tuple[vizdoom.GameVariable, ...], ...]:
-    """The game variables that add up to each of the `SIGNALS`."""
+def _failures() -> tuple[type[BaseException], ...]:
+    """ViZDoom's, of an engine that ended or doesn't answer."""
     import vizdoom as vzd
 
-    names = [_SUMS.get(name, (name.upper(),)) for name in SIGNALS]
-    return tuple(tuple(getattr(vzd.GameVariable, source) for source in sources) for sources in names)
+    return (
+        vzd.ViZDoomErrorException,
+        vzd.ViZDoomUnexpectedExitException,
+        vzd.ViZDoomIsNotRunningException,
+        vzd.SharedMemoryException,
+        vzd.MessageQueueException,
+    )
+
+
+@cache
+def _signal_columns(scenario_variables: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `_read_variables` add up to the signals, one signal after the other, and where each one begins."""
+    read = _read_variables(scenario_variables)
+    columns = [read.index(name) for sources in _SOURCES for name in sources]
+    return np.array(columns), np.cumsum([0, *map(len, _SOURCES[:-1])])
 
 
 def _begin(game: vizdoom.DoomGame, seed: int) -> None:
@@ -388,7 +446,9 @@ def _configured(scenario: Scenario, resolution: tuple[int, int], home: Path) -> 
         game.set_doom_game_path(scenario.iwad)
     game.set_doom_config_path(str(home / "vizdoom.ini"))
     game.set_mode(vzd.Mode.PLAYER)
-    game.set_screen_format(vzd.ScreenFormat.RGB24)
+    game.set_available_game_variables(
+        [getattr(vzd.GameVariable, name) for name in _read_variables(scenario.variables)]
+    )
     game.set_screen_resolution(getattr(vzd.ScreenResolution, RESOLUTIONS[resolution]))
     game.set_render_hud(True)
     game.set_window_visible(False)
@@ -404,7 +464,17 @@ def _set_map(game: vizdoom.DoomGame, scenario: Scenario, map_name: str) -> None:
         game.set_doom_scenario_path(scenario.wad)
     game.set_doom_map(map_name)
     game.set_available_buttons([getattr(vzd.Button, name) for name in scenario.buttons])
-    game.set_available_game_variables([getattr(vzd.GameVariable, name) for name in scenario.variables])
+
+
+def _set_buffers(game: vizdoom.DoomGame, *, indexed: bool, automap: bool) -> None:
+    """What the engine draws; the map shows walls as lines, as the game's own does, and no monsters."""
+    import vizdoom as vzd
+
+    game.set_screen_format(vzd.ScreenFormat.DOOM_256_COLORS8 if indexed else vzd.ScreenFormat.RGB24)
+    if automap:
+        game.set_automap_buffer_enabled(True)
+        game.set_automap_mode(vzd.AutomapMode.NORMAL)
+        game.set_automap_render_textures(False)
 
 
 _LAUNCHER = """#!/bin/sh

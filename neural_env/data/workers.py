@@ -82,7 +82,8 @@ class Player:
     """Plays in a process of its own, ahead of whoever takes the episodes. Close it."""
 
     def __init__(self, config: CollectConfig) -> None:
-        shape = (config.max_episode_steps + 1, *config.describe().resolution, 3)
+        colours = () if config.game().palette is not None else (3,)
+        shape = (config.max_episode_steps + 1, *config.describe().resolution, *colours)
         self._rooms = [_SharedFrames.make(shape) for _ in range(ROOMS)]
         self._free = list(range(ROOMS))
         self._waiting: deque[int] = deque()
@@ -100,7 +101,7 @@ class Player:
         """
         for _ in range(count):
             index, room, parts = self._next()
-            frames = self._rooms[room].array[: len(parts["actions"]) + 1]
+            frames = self._rooms[room].frames[: len(parts["actions"]) + 1]
             yield index, Episode(frames=frames, **parts)
             self._free.append(room)
             self._feed()
@@ -126,15 +127,17 @@ def _play(config: CollectConfig, pipe: _Pipe, rooms: Sequence[_SharedFrames]) ->
     """A player's life: play what it is told to, where it is told to, until the pipe ends."""
     parts = [field.name for field in fields(Episode) if field.name != "frames"]
     policy, steps = config.player(), config.max_episode_steps
-    with closing(config.game().start()) as env:
+    with closing(config.game().start(automap="automap" in policy.sees)) as env:
         while True:
             index, room = pipe.recv()
-            episode = play(env, policy, seed=config.first_seed + index, max_steps=steps, room=rooms[room].array)
+            episode = play(env, policy, seed=config.first_seed + index, max_steps=steps, room=rooms[room].frames)
             pipe.send((index, room, {name: getattr(episode, name) for name in parts}))
 
 
 class _SharedFrames:
     """Memory that two processes share and no file names, so that nothing is left of it whatever dies.
+
+    `frames` has the shape asked for; in memory it lies as it will in records, each row of the picture through all time.
 
     Pages that are never touched cost nothing: it may well be as large as the longest episode could be.
     """
@@ -142,7 +145,9 @@ class _SharedFrames:
     def __init__(self, descriptor: int, shape: tuple[int, ...]) -> None:
         self._descriptor = descriptor
         self._shape = shape
-        self.array = np.frombuffer(mmap.mmap(descriptor, prod(shape)), np.uint8).reshape(shape)
+        frames, height, *rest = shape
+        rows = np.frombuffer(mmap.mmap(descriptor, prod(shape)), np.uint8).reshape(height, frames, *rest)
+        self.frames = rows.swapaxes(0, 1)
 
     @classmethod
     def make(cls, shape: tuple[int, ...]) -> _SharedFrames:
@@ -155,7 +160,7 @@ class _SharedFrames:
         return _attached, (DupFd(self._descriptor), self._shape)
 
     def close(self) -> None:
-        """Forget the descriptor; the memory goes with the array."""
+        """Forget the descriptor; the memory goes with the frames."""
         os.close(self._descriptor)
 
 

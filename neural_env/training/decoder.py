@@ -16,8 +16,8 @@ from flax import nnx
 from rich.progress import track
 
 from neural_env.arrays import Key, Latent, Pixels
+from neural_env.data.corpus import Corpus
 from neural_env.data.episode import Split
-from neural_env.data.shards import Dataset
 from neural_env.evaluation.frames import psnr
 from neural_env.game import HUD_SHARE
 from neural_env.training.latents import Windows, frames_at
@@ -83,7 +83,7 @@ class DecoderStage:
         return {name: float(np.concatenate(values).mean()) for name, values in scores.items()}
 
 
-def pairs_of(world: WorldModel, dataset: Dataset, split: Split, windows: Windows, count: int) -> Pairs:
+def pairs_of(world: WorldModel, corpus: Corpus, split: Split, windows: Windows, count: int) -> Pairs:
     """At most `count` pairs, spread evenly over the windows, whose next latents the denoiser predicts in one step."""
     last = windows.index[np.unique(np.linspace(0, len(windows.index) - 1, count).astype(int))]
     real, predicted = [], []
@@ -93,7 +93,7 @@ def pairs_of(world: WorldModel, dataset: Dataset, split: Split, windows: Windows
         real.append(batch["latent"].astype(np.float16))
         predicted.append(np.asarray(_predict(world, batch["context"], batch["actions"]), np.float16))
     latents = (np.concatenate(parts)[: len(last)] for parts in (real, predicted))
-    return Pairs(frames_at(dataset, split, last + 1), *latents)
+    return Pairs(frames_at(corpus, split, last + 1), *latents)
 
 
 @jax.jit

@@ -1,29 +1,51 @@
-"""Training data as the denoiser sees it: latents, encoded once, and windows that never cross an episode border."""
+"""Training data as the denoiser sees it: latents, encoded once, and windows that never cross an episode border.
+
+Latents are kept in a file for each shard, named after what is in it and what encoded it: a dataset that grows, or is
+joined by another, is encoded only where it is new, and a run that was killed goes on at the next shard. Training maps
+the files into memory and copies the windows it draws alone, so that a million frames (10 GB) need no memory of theirs.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 from rich.progress import track
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from neural_env.data.corpus import Corpus
 from neural_env.data.episode import Episode, Split
 from neural_env.data.mixture import Mixture
-from neural_env.data.shards import Dataset
+from neural_env.data.shards import publish
 from neural_env.training.loop import Batch
 from neural_env.world.autoencoder import Autoencoder, to_pixels
 from neural_env.world.parameters import all_arrays, fingerprint
 
-_FIELDS = ("latents", "actions", "rewards", "variables", "ends", "starts")
+_LATENTS = "latents"
+_COLUMNS = ("actions", "rewards", "variables", "ends")
+_MAPPED_FILES = 256  # at a time: each takes one of the process's file descriptors, of which it may have 1024
+
+
+class Rows(Protocol):
+    """What is read by row numbers: an array in memory, or `StoredLatents`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[rows, ...]."""
+        ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """A copy of those rows, whatever the shape of `rows`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,7 @@ class LatentData:
     before (the engine shows none), so it serves as an outcome, never as a picture to learn.
     """
 
-    latents: np.ndarray  # [frames, h, w, c] float16
+    latents: Rows  # [frames, h, w, c] float16
     actions: np.ndarray  # [frames] int32
     rewards: np.ndarray  # [frames] float32
     variables: np.ndarray  # [frames, v] float32
@@ -60,43 +82,74 @@ class LatentData:
         }
 
 
-def encoded(dataset: Dataset, split: Split, autoencoder: Autoencoder, cache: Path) -> LatentData:
-    """The split's latents, from `cache` if this auto-encoder has encoded this dataset before."""
-    path = cache / f"{split}-{_fingerprint(dataset, autoencoder)}.safetensors"
-    if path.is_file():
-        try:
-            return LatentData(**load_file(path))
-        except (SafetensorError, TypeError):  # cut short: it is only a cache
-            path.unlink()
-    data = _collate(_encode(dataset, split, autoencoder))
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file({name: getattr(data, name) for name in _FIELDS}, temporary)
-    temporary.replace(path)
-    return data
+class StoredLatents:
+    """The latents of several files, one after the other, as if they were one array."""
+
+    def __init__(self, paths: Sequence[Path]):
+        """Reads nothing but the files' headers."""
+        self._paths = tuple(paths)
+        shapes = [_mapped(path).shape for path in self._paths]
+        self._starts = np.cumsum([0, *(shape[0] for shape in shapes)])
+        self.shape: tuple[int, ...] = (int(self._starts[-1]), *shapes[0][1:])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """float16 [*rows.shape, h, w, c]."""
+        flat = rows.ravel()
+        found = np.empty((len(flat), *self.shape[1:]), np.float16)
+        files = np.searchsorted(self._starts, flat, side="right") - 1
+        for file in np.unique(files):
+            mine = files == file
+            found[mine] = _mapped(self._paths[file])[flat[mine] - self._starts[file]]
+        return found.reshape(*rows.shape, *self.shape[1:])
 
 
-def frames_at(dataset: Dataset, split: Split, rows: np.ndarray) -> np.ndarray:
-    """The frames, uint8 [m, H, W, 3], at ascending rows of the split's `LatentData`."""
-    frames, offset = [], 0
-    for episode in dataset.episodes(split):
+def encoded(corpus: Corpus, split: Split, autoencoder: Autoencoder, cache: Path) -> LatentData:
+    """The split's latents; only shards that this auto-encoder hasn't encoded into `cache` before are read.
+
+    Raises:
+        ValueError: the split has no episodes.
+    """
+    shards = list(corpus.shards(split))
+    if not shards:
+        raise ValueError(f"{corpus.name} has no {split} episodes: collect some")
+    name = _fingerprint(autoencoder)
+    files = [cache / f"{shard.sha256[:16]}-{name}.safetensors" for _, shard in shards]
+    missing = [i for i, file in enumerate(files) if not _is_whole(file)]
+    for i in track(missing, description=f"encode {split}") if missing else ():
+        dataset, shard = shards[i]
+        _write(_collate((e, encode_frames(autoencoder, e.frames)) for _, e in dataset.numbered(shard)), files[i])
+    columns = [_columns(file) for file in files]
+    joined = {name: np.concatenate([column[name] for column in columns]) for name in (*_COLUMNS, "lengths")}
+    starts = np.cumsum(np.append(0, joined.pop("lengths")))
+    return LatentData(StoredLatents(files), **joined, starts=starts)
+
+
+def frames_at(corpus: Corpus, split: Split, rows: np.ndarray) -> np.ndarray:
+    """The frames, uint8 [m, H, W, 3], at ascending rows of the split's `LatentData`; reads the shards they are in."""
+    frames = np.empty((len(rows), *corpus.game.resolution, 3), np.uint8)
+    offset = 0
+    for dataset, shard in corpus.shards(split):
+        first, last = np.searchsorted(rows, (offset, offset + shard.frames))
+        if first < last:
+            _fill(frames[first:last], rows[first:last] - offset, (e for _, e in dataset.numbered(shard)))
+        offset += shard.frames
+    return frames
+
+
+def _fill(frames: np.ndarray, rows: np.ndarray, episodes: Iterable[Episode]) -> None:
+    """Writes the frames at ascending rows of a shard's episodes."""
+    offset = 0
+    for episode in episodes:
         end = offset + len(episode.frames)
         first, last = np.searchsorted(rows, (offset, end))
-        frames.append(episode.frames[rows[first:last] - offset])
+        frames[first:last] = episode.frames[rows[first:last] - offset]
         offset = end
-    return np.concatenate(frames)
 
 
-def _fingerprint(dataset: Dataset, autoencoder: Autoencoder) -> str:
-    """Of the data and of what encodes them; whatever decodes the latents, they stay the same."""
+def _fingerprint(autoencoder: Autoencoder) -> str:
+    """Of what encodes; whatever decodes the latents, they stay the same."""
     encoder = {k: v for k, v in all_arrays(autoencoder).items() if not k.startswith("decoder.")}
-    return hashlib.sha256((dataset.manifest_hash + fingerprint(encoder)).encode()).hexdigest()[:16]
-
-
-def _encode(dataset: Dataset, split: Split, autoencoder: Autoencoder) -> Iterator[tuple[Episode, np.ndarray]]:
-    total = sum(shard.episodes for shard in dataset.manifest.of_split(split))
-    for episode in track(dataset.episodes(split), description=f"encode {split}", total=total):
-        yield episode, encode_frames(autoencoder, episode.frames).astype(np.float16)
+    return fingerprint(encoder)[:16]
 
 
 @jax.jit
@@ -114,30 +167,64 @@ def encode_frames(autoencoder: Autoencoder, frames: np.ndarray, size: int = 32) 
     return np.concatenate(chunks)
 
 
-def _collate(pairs: Iterator[tuple[Episode, np.ndarray]]) -> LatentData:
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in _FIELDS[:-1]}
-    lengths = [0]
+def _collate(pairs: Iterable[tuple[Episode, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of `LatentData` for these episodes, and how many frames each has."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in (_LATENTS, *_COLUMNS)}
     for episode, latents in pairs:
-        steps = len(episode.actions)
-        ends = np.zeros(steps + 1, np.uint8)
-        ends[steps - 1] = episode.terminated
-        columns["latents"].append(latents)
+        ends = np.zeros(len(episode) + 1, np.uint8)
+        ends[len(episode) - 1] = episode.terminated
+        columns["latents"].append(latents.astype(np.float16))
         columns["actions"].append(np.append(episode.actions, 0).astype(np.int32))
         columns["rewards"].append(np.append(episode.rewards, 0).astype(np.float32))
         columns["variables"].append(episode.variables)
         columns["ends"].append(ends)
-        lengths.append(steps + 1)
-    joined = {name: np.concatenate(column) for name, column in columns.items()}
-    return LatentData(**joined, starts=np.cumsum(lengths))
+    lengths = np.array([len(ends) for ends in columns["ends"]])
+    return {"lengths": lengths, **{name: np.concatenate(column) for name, column in columns.items()}}
+
+
+def _write(columns: dict[str, np.ndarray], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file(columns, temporary)
+    publish(temporary, path)
+    _mapped.cache_clear()  # this file may be in place of a damaged one
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there; one that was cut short is removed, for it is only a cache."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {_LATENTS, "lengths", *_COLUMNS} <= set(file.keys())
+    except FileNotFoundError:
+        return False
+    except SafetensorError:
+        path.unlink()
+        return False
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """All but the latents."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in (*_COLUMNS, "lengths")}
+
+
+@lru_cache(_MAPPED_FILES)
+def _mapped(path: Path) -> np.ndarray:
+    """The latents of a file, read from the disk where they are looked at."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(length))[_LATENTS]
+    offset = 8 + length + entry["data_offsets"][0]
+    return np.memmap(path, np.float16, "r", offset, tuple(entry["shape"])).view(np.ndarray)
 
 
 Weigh: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From `LatentData.starts` and the windows, how probable each window is; `weighed` makes one of a mixture."""
 
 
-def weighed(mixture: Mixture, dataset: Dataset, split: Split) -> Weigh:
+def weighed(mixture: Mixture, corpus: Corpus, split: Split) -> Weigh:
     """Windows of that split as the mixture has them."""
-    return partial(mixture.probabilities, dataset.index(split))
+    return partial(mixture.probabilities, corpus.index(split))
 
 
 class Windows:

@@ -13,10 +13,9 @@ from flax import nnx
 from rich.console import Console
 
 from neural_env.checkpoint import Checkpoint, Starts, load_module, save, save_module
-from neural_env.data.episode import Split
+from neural_env.data.corpus import Corpus
+from neural_env.data.episode import SPLITS, Split
 from neural_env.data.mixture import Mixture
-from neural_env.data.shards import Dataset
-from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
@@ -36,9 +35,10 @@ STAGES = ("autoencoder", "denoiser", "outcome")
 class TrainConfig:
     """What is common to all stages of a run."""
 
-    data: Path  # dataset folder, made by `neural-env collect`
+    data: tuple[Path, ...]  # dataset folders, of one game, made by `neural-env collect`
     out: Path  # folder of the run; each stage has its own folder in it
     preset: str = "small"  # sizes of the model
+    max_frames_per_dataset: int | None = None  # bounds what is read of each split, in whole shards drawn evenly
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
@@ -75,75 +75,76 @@ class OutcomeRun(TrainConfig):
 
 def train_autoencoder(run: AutoencoderRun) -> None:
     """The first stage: frames to latents and back."""
-    dataset = Dataset.open(run.data)
-    world = _world(run, dataset)
-    training = some_frames(dataset, "train", run.max_frames)
-    stage = AutoencoderStage(training, some_frames(dataset, "validation", 512), run.loop.seed)
+    corpus = _corpus(run)
+    world = _world(run, corpus)
+    training = some_frames(corpus, "train", run.max_frames)
+    stage = AutoencoderStage(training, some_frames(corpus, "validation", 512), run.loop.seed)
     module = world.autoencoder
     if not has_state(run.out / "autoencoder" / "state"):  # else the trained weights replace it anyway
         module = fit_linear(module, training[:: max(1, len(training) // 1024)])
     module, state = _run(stage, module, run)
     module = measure_latents(module, training[:: max(1, len(training) // 4096)])
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, corpus)
 
 
 def train_denoiser(run: DenoiserRun) -> None:
     """The second stage: the next latent from the past and the action."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
-    stage = DenoiserStage(world, *_windows(run, dataset, world, pictures_only=True, mixture=run.mixture))
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
+    stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture))
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, corpus)
 
 
 def train_decoder(run: DecoderRun) -> None:
     """The fourth stage: better pictures of the same latents."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
     world.unet = load_module(world.unet, run.out / "denoiser" / "weights.safetensors")
-    training, validation = _windows(run, dataset, world, pictures_only=True)
-    pairs = pairs_of(world, dataset, "train", training, run.max_frames)
+    training, validation = _windows(run, corpus, world, pictures_only=True)
+    pairs = pairs_of(world, corpus, "train", training, run.max_frames)
     stage = DecoderStage(
-        world.autoencoder, pairs, pairs_of(world, dataset, "validation", validation, 512), run.loop.seed
+        world.autoencoder, pairs, pairs_of(world, corpus, "validation", validation, 512), run.loop.seed
     )
     module, state = _run(stage, world.autoencoder.decoder, run)
-    _hand_over(stage, module, run, state, dataset, autoencoder=fingerprint(all_arrays(world.autoencoder)))
+    _hand_over(stage, module, run, state, corpus, autoencoder=fingerprint(all_arrays(world.autoencoder)))
 
 
 def train_outcome(run: OutcomeRun) -> None:
     """The third stage: reward, termination, variables."""
-    dataset = Dataset.open(run.data)
-    world = _with_autoencoder(run, dataset)
-    training, validation = _windows(run, dataset, world, pictures_only=False)
+    corpus = _corpus(run)
+    world = _with_autoencoder(run, corpus)
+    training, validation = _windows(run, corpus, world, pictures_only=False)
     stage = OutcomeStage(training, validation)
     module, state = _run(stage, measure_variables(world.outcome, training.data), run)
-    _hand_over(stage, module, run, state, dataset)
+    _hand_over(stage, module, run, state, corpus)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleRun:
     """Assemble the stages of a run into a checkpoint that `neural_env.load` reads."""
 
-    data: Path  # dataset folder that the run was trained on
+    data: tuple[Path, ...]  # dataset folders that the run was trained on
     run: Path  # folder of the run
     out: Path  # checkpoint folder to write
     preset: str = "small"  # sizes of the model
     starts: int = 32  # real starting contexts to include, from validation episodes
+    max_frames_per_dataset: int | None = None  # as in training
 
 
 def bundle(config: BundleRun) -> None:
     """Writes the checkpoint; scores are added by `neural-env evaluate world --write`."""
-    dataset = Dataset.open(config.data, verify=False)
-    game, model = game_of(dataset), _preset(config.preset)
+    corpus = Corpus.open(config.data, verify=False, max_frames=config.max_frames_per_dataset)
+    game, model = corpus.game, _preset(config.preset)
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
     for name, attribute in zip(STAGES, ("autoencoder", "unet", "outcome"), strict=True):
         module = load_module(getattr(world, attribute), config.run / name / "weights.safetensors")
         setattr(world, attribute, module)
     stages = [*STAGES, *_with_finetuned_decoder(world, config.run / "decoder")]
-    latents = encoded(dataset, "validation", world.autoencoder, config.run / "latents")
+    latents = encoded(corpus, "validation", world.autoencoder, config.run / "latents")
     provenance = {
         "preset": config.preset,
-        "data": {"manifest_hash": dataset.manifest_hash, "policy": dataset.manifest.policy, "frames": _counts(dataset)},
+        "data": corpus.provenance(),
         "stages": {name: json.loads((config.run / name / "stage.json").read_text()) for name in stages},
     }
     starts = _starting_contexts(latents, world.context, config.starts)
@@ -164,26 +165,17 @@ def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
     return ["decoder"]
 
 
-def game_of(dataset: Dataset) -> GameConfig:
-    """The game that a dataset was collected from."""
-    return GameConfig(
-        dataset.scenario, dataset.action_names, dataset.variable_names, dataset.frame_skip, dataset.resolution
-    )
-
-
-def some_frames(dataset: Dataset, split: Split, limit: int) -> np.ndarray:
+def some_frames(corpus: Corpus, split: Split, limit: int) -> np.ndarray:
     """At most `limit` frames of a split, spread evenly over it."""
-    total = dataset.num_frames(split)
-    return frames_at(dataset, split, np.arange(0, total, max(1, -(-total // limit))))
+    total = corpus.num_frames(split)
+    return frames_at(corpus, split, np.arange(0, total, max(1, -(-total // limit))))
 
 
 def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
 
 
-def _hand_over(
-    stage: Stage[M], module: M, run: TrainConfig, state: TrainState, dataset: Dataset, **parents: str
-) -> None:
+def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, corpus: Corpus, **parents: str) -> None:
     folder = run.out / stage.name
     save_module(module, folder / "weights.safetensors")
     record = {
@@ -192,7 +184,7 @@ def _hand_over(
         "samples": int(state.step) * run.loop.batch,
         "seed": run.loop.seed,
         "loop": asdict(run.loop),
-        "data": dataset.manifest_hash,
+        "data": corpus.provenance(),
         **parents,
         "code_version": __version__,
         "finished": time.strftime("%Y-%m-%d"),
@@ -202,33 +194,35 @@ def _hand_over(
     Console().print(f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}")
 
 
-def _require_splits(dataset: Dataset) -> None:
-    for split in ("train", "validation"):
-        if not dataset.manifest.of_split(split):
-            raise ValueError(f"{dataset.folder} has no {split} episodes: collect at least 10, seeds are split by digit")
+def _corpus(run: TrainConfig) -> Corpus:
+    """The run's data; training and validation episodes must be in it, in whichever dataset."""
+    corpus = Corpus.open(run.data, max_frames=run.max_frames_per_dataset)
+    for split in SPLITS[:2]:
+        if not corpus.num_frames(split):
+            raise ValueError(f"{corpus.name} has no {split} episodes: collect at least 10, seeds are split by digit")
+    return corpus
 
 
-def _world(run: TrainConfig, dataset: Dataset) -> WorldModel:
-    _require_splits(dataset)
-    return WorldModel(_preset(run.preset), game_of(dataset), rngs=nnx.Rngs(run.loop.seed))
+def _world(run: TrainConfig, corpus: Corpus) -> WorldModel:
+    return WorldModel(_preset(run.preset), corpus.game, rngs=nnx.Rngs(run.loop.seed))
 
 
-def _with_autoencoder(run: TrainConfig, dataset: Dataset) -> WorldModel:
-    world = _world(run, dataset)
+def _with_autoencoder(run: TrainConfig, corpus: Corpus) -> WorldModel:
+    world = _world(run, corpus)
     world.autoencoder = load_module(world.autoencoder, run.out / "autoencoder" / "weights.safetensors")
     return world
 
 
 def _windows(
-    run: TrainConfig, dataset: Dataset, world: WorldModel, *, pictures_only: bool, mixture: Mixture | None = None
+    run: TrainConfig, corpus: Corpus, world: WorldModel, *, pictures_only: bool, mixture: Mixture | None = None
 ) -> tuple[Windows, Windows]:
     """Windows of the training split, drawn as `mixture` says, and of the validation split."""
 
     def of(split: Split, weigh: Weigh | None) -> Windows:
-        data = encoded(dataset, split, world.autoencoder, run.out / "latents")
+        data = encoded(corpus, split, world.autoencoder, run.out / "latents")
         return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh)
 
-    weigh = weighed(mixture, dataset, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
+    weigh = weighed(mixture, corpus, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
     return of("train", weigh), of("validation", None)
 
 
@@ -236,10 +230,6 @@ def _preset(name: str) -> ModelConfig:
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; there are {sorted(PRESETS)}")
     return PRESETS[name]
-
-
-def _counts(dataset: Dataset) -> dict[str, int]:
-    return {split: dataset.num_frames(split) for split in ("train", "validation", "test")}
 
 
 def _starting_contexts(data: LatentData, context: int, count: int) -> Starts:

@@ -215,7 +215,7 @@ def test_minigrid_is_collected_and_trained_on(tmp_path):
     dataset = Dataset.open(data)
     assert dataset.action_names == ("left", "right", "forward", "pickup", "drop", "toggle", "done")
     assert dataset.resolution == (40, 48) and dataset.scenario.endswith("[render]")
-    train_autoencoder(AutoencoderRun(data=data, out=out, preset="tiny", loop=LoopConfig(steps=1, batch=2)))
+    train_autoencoder(AutoencoderRun(data=(data,), out=out, preset="tiny", loop=LoopConfig(steps=1, batch=2)))
     assert (out / "autoencoder" / "weights.safetensors").exists()
 
 

@@ -13,6 +13,7 @@ import neural_env
 from neural_env.checkpoint import CheckpointError
 from neural_env.cli import main
 from neural_env.data.collect import CollectConfig, collect
+from neural_env.data.corpus import Corpus
 from neural_env.data.shards import Dataset
 from neural_env.training.latents import encode_frames
 from neural_env.training.loop import LoopConfig
@@ -55,7 +56,7 @@ def data(tmp_path_factory):
 
 def train(stage, data, out, **changes):
     config, function = TRAIN[stage]
-    function(config(data=data, out=out, **{"preset": "tiny", "loop": LOOP, **changes}))
+    function(config(data=(data,), out=out, **{"preset": "tiny", "loop": LOOP, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def run(data, tmp_path_factory):
 def world(data, run, tmp_path_factory):
     """The checkpoint bundled from the run."""
     out = tmp_path_factory.mktemp("worlds") / "basic"
-    bundle(BundleRun(data=data, run=run, out=out, preset="tiny"))
+    bundle(BundleRun(data=(data,), run=run, out=out, preset="tiny"))
     return out
 
 
@@ -99,8 +100,9 @@ def test_the_bundled_world_knows_where_it_comes_from(world, data, run):
     loaded = neural_env.load(world)
     manifest = Dataset.open(data).manifest
     assert loaded.game.scenario == "basic" and loaded.game.action_names == manifest.action_names
-    assert loaded.provenance["data"]["manifest_hash"] == manifest.hash
-    assert loaded.provenance["data"]["frames"]["validation"] == Dataset.open(data).num_frames("validation")
+    (source,) = loaded.provenance["data"]
+    assert source["manifest_hash"] == manifest.hash and source["policy"] == manifest.policy
+    assert source["frames"]["validation"] == Dataset.open(data).num_frames("validation")
     assert {name: stage["steps"] for name, stage in loaded.provenance["stages"].items()} == dict.fromkeys(STAGES, 3)
     assert loaded.scores == {}
 
@@ -160,14 +162,14 @@ def test_bundling_an_unfinished_run_names_the_stage_that_is_missing(run, data, t
     for part in ("autoencoder", "denoiser"):
         shutil.copytree(run / part, tmp_path / part)
     with pytest.raises(CheckpointError, match="run the outcome stage first"):
-        bundle(BundleRun(data=data, run=tmp_path, out=tmp_path / "world", preset="tiny"))
+        bundle(BundleRun(data=(data,), run=tmp_path, out=tmp_path / "world", preset="tiny"))
     assert not (tmp_path / "world").exists()
 
 
 def test_a_bundle_shows_its_pictures_with_the_fine_tuned_decoder(run, data, world, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "decoder")
-    bundle(BundleRun(data=data, run=tmp_path / "run", out=tmp_path / "plain", preset="tiny"))
+    bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "plain", preset="tiny"))
     tuned, plain = (all_arrays(neural_env.load(folder).world) for folder in (world, tmp_path / "plain"))
     changed = {name.rsplit(".", 2)[0] for name in plain if (tuned[name] != plain[name]).any()}
     assert changed and all(name.startswith("autoencoder.decoder") for name in changed)
@@ -179,14 +181,14 @@ def test_a_decoder_fine_tuned_from_another_auto_encoder_is_refused(run, data, tm
     record = tmp_path / "run" / "decoder" / "stage.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"autoencoder": "another"}))
     with pytest.raises(ValueError, match=r"from another auto-encoder than the run's: fine-tune it again, or remove"):
-        bundle(BundleRun(data=data, run=tmp_path / "run", out=tmp_path / "world", preset="tiny"))
+        bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset="tiny"))
 
 
 def test_weights_of_another_preset_are_refused(run, data, tmp_path, monkeypatch):
     tiny = PRESETS["tiny"]
     monkeypatch.setitem(PRESETS, "wider", replace(tiny, unet=replace(tiny.unet, widths=(8, 24))))
     with pytest.raises(CheckpointError, match=r"denoiser.*wrong preset"):
-        bundle(BundleRun(data=data, run=run, out=tmp_path / "world", preset="wider"))
+        bundle(BundleRun(data=(data,), run=run, out=tmp_path / "world", preset="wider"))
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are(data, tmp_path):
@@ -196,9 +198,9 @@ def test_an_unknown_preset_is_refused_with_those_there_are(data, tmp_path):
 
 @pytest.mark.parametrize("limit", [1, 7, 50, 10_000])
 def test_training_frames_are_spread_evenly_over_the_split(data, limit):
-    dataset = Dataset.open(data)
-    every = np.concatenate([episode.frames for episode in dataset.episodes("train")])
-    frames = some_frames(dataset, "train", limit)
+    corpus = Corpus.open((data,))
+    every = np.concatenate([episode.frames for episode in corpus.episodes("train")])
+    frames = some_frames(corpus, "train", limit)
     assert len(frames) <= limit
     assert (frames == every[:: -(-len(every) // limit)]).all()
 
@@ -219,7 +221,20 @@ def test_the_command_line_goes_the_whole_way_too(tmp_path, capsys):
     assert "there is no preset 'huge'" in errors and "Traceback" not in errors
 
 
+def test_several_datasets_train_one_world_and_need_the_splits_between_them(data, tmp_path):
+    extra = tmp_path / "extra"
+    collect(CollectConfig(out=extra, scenario="basic", episodes=2, first_seed=22, max_episode_steps=20))
+    folders = [data, extra]
+    for stage in ("autoencoder", "outcome"):
+        config, function = TRAIN[stage]
+        function(config(data=tuple(folders), out=tmp_path, preset="tiny", loop=LOOP))
+    hashes = [Dataset.open(folder).manifest_hash for folder in folders]
+    record = json.loads((tmp_path / "outcome" / "stage.json").read_text())
+    assert [part["manifest_hash"] for part in record["data"]] == hashes
+    assert record["data"][1]["frames"]["train"] == Dataset.open(extra).num_frames("train")
+
+
 def test_a_dataset_without_validation_episodes_is_refused_by_name(tmp_path):
     collect(CollectConfig(out=tmp_path / "data", scenario="take_cover", episodes=2, first_seed=2, max_episode_steps=8))
     with pytest.raises(ValueError, match="has no validation episodes: collect at least 10"):
-        train_autoencoder(AutoencoderRun(data=tmp_path / "data", out=tmp_path / "run", preset="tiny"))
+        train_autoencoder(AutoencoderRun(data=(tmp_path / "data",), out=tmp_path / "run", preset="tiny"))

@@ -1,4 +1,5 @@
-from types import SimpleNamespace
+from dataclasses import replace
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +8,15 @@ import optax
 import pytest
 from flax import nnx
 
+from neural_env.data.corpus import Corpus
 from neural_env.data.episode import Episode
+from neural_env.data.recorder import Recorder
+from neural_env.game import GameConfig
+from neural_env.training import latents
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents, reconstructions
 from neural_env.training.decoder import DecoderStage, Pairs
 from neural_env.training.denoiser import DenoiserStage, channel_weight
-from neural_env.training.latents import LatentData, Windows, encode_frames, encoded
+from neural_env.training.latents import LatentData, Windows, encode_frames, encoded, frames_at
 from neural_env.training.loop import LoopConfig, train
 from neural_env.training.outcome import ENDS_PER_BATCH, OutcomeStage, measure_variables
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig
@@ -132,27 +137,52 @@ def episode(seed, steps, terminated):
     )
 
 
-class FakeDataset:
-    """Two training episodes, and how often they were read."""
-
-    def __init__(self, manifest_hash="a"):
-        self.manifest_hash = manifest_hash
-        self.manifest = SimpleNamespace(of_split=lambda split: [SimpleNamespace(episodes=2)])
-        self.all = [episode(2, 40, True), episode(3, 7, False)]
-        self.read = 0
-
-    def episodes(self, split):
-        self.read += 1
-        yield from self.all
+GAME = GameConfig("toy", ("noop", "left", "right"), ("health", "ammo"), 4, (32, 40))
 
 
-def test_encoding_aligns_every_row_with_its_frame(autoencoder, tmp_path):
-    dataset = FakeDataset()
-    first, second = dataset.all
-    data = encoded(dataset, "train", autoencoder, tmp_path)
-    assert data.starts.tolist() == [0, 41, 49]
+def corpus_of(folder, *recordings, episodes_per_shard=1):
+    """A corpus of datasets, each of episodes of these seeds."""
+    for i, episodes in enumerate(recordings):
+        with Recorder(
+            folder / str(i), GAME, policy="none", signal_names=(), episodes_per_shard=episodes_per_shard
+        ) as r:
+            for each in episodes:
+                r.add(each)
+    return Corpus.open([folder / str(i) for i in range(len(recordings))])
+
+
+EPISODES = [episode(2, 40, True), episode(3, 7, False)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """One dataset of two training episodes, in a shard each."""
+    return corpus_of(tmp_path_factory.mktemp("data"), EPISODES)
+
+
+@pytest.fixture
+def frames_encoded(monkeypatch):
+    """How many frames each call encoded, in order."""
+    calls = []
+
+    def counted(autoencoder, frames):
+        calls.append(len(frames))
+        return encode_frames(autoencoder, frames)
+
+    monkeypatch.setattr("neural_env.training.latents.encode_frames", counted)
+    return calls
+
+
+def rows(data):
+    return data.latents[np.arange(data.latents.shape[0])]
+
+
+def test_encoding_aligns_every_row_with_its_frame(autoencoder, corpus, tmp_path):
+    first, second = EPISODES
+    data = encoded(corpus, "train", autoencoder, tmp_path)
+    assert data.starts.tolist() == [0, 41, 49] and data.latents.shape == (49, 4, 5, 4)
     frames = np.concatenate([first.frames, second.frames])
-    np.testing.assert_allclose(data.latents, encode_frames(autoencoder, frames), rtol=2**-9, atol=1e-3)
+    np.testing.assert_allclose(rows(data), encode_frames(autoencoder, frames), rtol=2**-9, atol=1e-3)
     assert (data.actions == np.concatenate([first.actions, [0], second.actions, [0]])).all()
     assert (data.rewards == np.concatenate([first.rewards, [0], second.rewards, [0]])).all()
     assert (data.variables == np.concatenate([first.variables, second.variables])).all()
@@ -165,31 +195,83 @@ def test_frames_are_encoded_alike_in_any_number(autoencoder, count):
     assert (encode_frames(autoencoder, frames[:count]) == encode_frames(autoencoder, frames)[:count]).all()
 
 
-def test_a_dataset_is_encoded_once(autoencoder, tmp_path):
-    dataset = FakeDataset()
-    first, second = (encoded(dataset, "train", autoencoder, tmp_path) for _ in range(2))
-    assert dataset.read == 1
-    assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first))
+def test_stored_latents_are_read_as_an_array_would_be(autoencoder, corpus, tmp_path):
+    stored = encoded(corpus, "train", autoencoder, tmp_path).latents
+    array = stored[np.arange(49)]
+    for chosen in (np.array([0]), np.array([48, 3, 41, 40, 3]), np.array([[40, 41], [0, 48]])):
+        assert stored[chosen].shape == (*chosen.shape, 4, 5, 4) and (stored[chosen] == array[chosen]).all()
 
 
-def test_another_auto_encoder_or_dataset_is_encoded_anew(autoencoder, perturbed, tmp_path):
-    encoded(FakeDataset(), "train", autoencoder, tmp_path)
-    other_data, same_data = FakeDataset("b"), FakeDataset()
-    encoded(other_data, "train", autoencoder, tmp_path)
-    latents = encoded(same_data, "train", perturbed(autoencoder, seed=1), tmp_path).latents
-    assert (other_data.read, same_data.read) == (1, 1)
-    assert (latents != encoded(FakeDataset(), "train", autoencoder, tmp_path).latents).any()
+def test_windows_of_stored_latents_are_those_of_latents_in_memory(autoencoder, corpus, tmp_path):
+    data = encoded(corpus, "train", autoencoder, tmp_path)
+    stored, held = (Windows(d, CONTEXT, 0, pictures_only=False) for d in (data, replace(data, latents=rows(data))))
+    one, other = stored.batch(0, 32), held.batch(0, 32)
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_more_files_than_are_mapped_at_a_time_are_read_all_the_same(autoencoder, corpus, tmp_path, monkeypatch):
+    array = rows(encoded(corpus, "train", autoencoder, tmp_path))
+    monkeypatch.setattr(latents, "_mapped", lru_cache(1)(latents._mapped.__wrapped__))
+    assert (rows(encoded(corpus, "train", autoencoder, tmp_path)) == array).all()
+
+
+def test_a_dataset_is_encoded_once(autoencoder, corpus, tmp_path, frames_encoded):
+    first, second = (encoded(corpus, "train", autoencoder, tmp_path) for _ in range(2))
+    assert frames_encoded == [41, 8]
+    assert (rows(first) == rows(second)).all()
+    assert all((getattr(first, name) == getattr(second, name)).all() for name in vars(first) if name != "latents")
+
+
+def test_a_dataset_that_is_added_is_encoded_alone_and_comes_after(autoencoder, corpus, tmp_path, frames_encoded):
+    alone = encoded(corpus, "train", autoencoder, tmp_path / "cache")
+    frames_encoded.clear()
+    more = corpus_of(tmp_path, EPISODES, [episode(4, 5, True)])
+    both = encoded(more, "train", autoencoder, tmp_path / "cache")
+    assert frames_encoded == [6]
+    assert both.starts.tolist() == [0, 41, 49, 55]
+    assert (rows(both)[:49] == rows(alone)).all() and (both.actions[:49] == alone.actions).all()
+
+
+def test_a_dataset_that_grew_is_encoded_where_it_is_new(autoencoder, corpus, tmp_path, frames_encoded):
+    encoded(corpus, "train", autoencoder, tmp_path / "cache")
+    frames_encoded.clear()
+    encoded(corpus_of(tmp_path, [*EPISODES, episode(4, 5, True)]), "train", autoencoder, tmp_path / "cache")
+    assert frames_encoded == [6]
+
+
+def test_another_encoder_encodes_anew_and_another_decoder_does_not(
+    autoencoder, perturbed, corpus, tmp_path, frames_encoded
+):
+    before = rows(encoded(corpus, "train", autoencoder, tmp_path))
+    decoder = replaced(autoencoder, {"decoder.head.kernel": parameters(autoencoder)["decoder.head.kernel"] + 1})
+    encoded(corpus, "train", decoder, tmp_path)
+    assert frames_encoded == [41, 8]
+    after = rows(encoded(corpus, "train", perturbed(autoencoder, seed=1), tmp_path))
+    assert frames_encoded == [41, 8, 41, 8] and (before != after).any()
+    assert (rows(encoded(corpus, "train", autoencoder, tmp_path)) == before).all()
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
-def test_a_cache_cut_short_is_made_again(autoencoder, tmp_path, keep):
-    whole = encoded(FakeDataset(), "train", autoencoder, tmp_path)
-    (cache,) = tmp_path.iterdir()
+def test_a_cache_cut_short_is_made_again(autoencoder, corpus, tmp_path, keep, frames_encoded):
+    whole = rows(encoded(corpus, "train", autoencoder, tmp_path))
+    cache = min(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
     content = cache.read_bytes()
+    cache.unlink()
     cache.write_bytes(content[: int(keep * len(content))])
-    again = encoded(FakeDataset(), "train", autoencoder, tmp_path)
-    assert (again.latents == whole.latents).all()
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [content]
+    again = encoded(corpus, "train", autoencoder, tmp_path)
+    assert (rows(again) == whole).all() and frames_encoded == [41, 8, 8]
+    assert cache.read_bytes() == content and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_split_without_episodes_is_refused_by_name(autoencoder, corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"has no validation episodes"):
+        encoded(corpus, "validation", autoencoder, tmp_path)
+
+
+def test_frames_are_found_by_their_rows_in_any_shard(corpus):
+    every = np.concatenate([each.frames for each in EPISODES])
+    for chosen in ([0], [40, 41], [5, 17, 48], [44, 45], []):
+        assert (frames_at(corpus, "train", np.array(chosen, int)) == every[np.array(chosen, int)]).all()
 
 
 # The auto-encoder.
