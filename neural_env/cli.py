@@ -32,7 +32,8 @@ from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
-from neural_env.evaluation.transfer import TransferConfig, transfer
+from neural_env.evaluation.study import StudyConfig, study
+from neural_env.evaluation.truth import TruthConfig, evaluate_truth
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.training.loop import NonFiniteLoss
@@ -62,7 +63,8 @@ Train = Annotated[
 
 Evaluate = Annotated[
     Annotated[EvaluateConfig, tyro.conf.subcommand("world")]
-    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")],
+    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")]
+    | Annotated[TruthConfig, tyro.conf.subcommand("truth")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -140,11 +142,13 @@ def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
             evaluate(config)
         case EvaluateAgentConfig():
             evaluate_agent(config)
+        case TruthConfig():
+            evaluate_truth(config)
 
 
-def transfer_(config: Annotated[TransferConfig, tyro.conf.arg(name="")]) -> None:
-    """Train agents in a dream only, and score them in the real game."""
-    transfer(config)
+def transfer_(config: Annotated[StudyConfig, tyro.conf.arg(name="")]) -> None:
+    """Train agents in a dream only, and score them in the real game; with --sweep or --rounds, several times over."""
+    study(config)
 
 
 def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:

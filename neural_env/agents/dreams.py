@@ -78,7 +78,8 @@ class DreamsConfig:
     def check(self, game: GameConfig) -> None:
         """Raise `ValueError` if the game lacks what is asked for."""
         if self.damage and "health" not in game.variable_names:
-            raise ValueError(f"damage needs the variable health, {game.scenario!r} has {game.variable_names}: leave it 0")
+            has = f"{game.scenario!r} has {game.variable_names}"
+            raise ValueError(f"damage needs the variable health, {has}: leave it 0")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, UInt8
 
 from neural_env.arrays import Frames, Latent
-from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, Encoder, to_patches, to_pixels
+from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, to_patches, to_pixels
 
 _RANGE = 6.0  # deviations of a latent that a code spans, either way: a step of a code is 0.05 deviations
 

@@ -14,12 +14,12 @@ from neural_env.world.model import WorldModel
 
 def spread(frames: Frames) -> Float[Array, ""]:
     """Standard deviation of each colour of each pixel over frames `[k, H, W, 3]`, averaged: grey levels, 0 to 127.5."""
-    return frames.astype(jnp.float32).std(axis=0).mean()
+    return jnp.std(frames.astype(jnp.float32), axis=0).mean()
 
 
 def disagreement(
     world: WorldModel, key: Key, state: DreamState, action: Int32[Array, ""], samples: int, dials: Dials = PLAIN
 ) -> Float[Array, ""]:
     """The spread of `samples` versions (static) of the frame that this action leads to, each with luck of its own."""
-    versions = jax.vmap(lambda luck: step(world, luck, state, action, dials).observation)
-    return spread(versions(jax.random.split(key, samples)))
+    keys = jax.random.split(key, samples)
+    return spread(jax.vmap(lambda luck: step(world, luck, state, action, dials).observation)(keys))

@@ -1,4 +1,4 @@
-"""An agent's score in its own dream, in the scenario's own reward: beside its real score, how far the dream flatters it."""
+"""An agent's score in its own dream, in the scenario's reward: beside its real one, how far the dream flatters it."""
 
 from __future__ import annotations
 
@@ -91,15 +91,16 @@ def _some_steps(
 ) -> _Playing:
     """`_CHUNK` steps of every dream; those that are over go on unseen and earn nothing."""
 
+    def step(row: tuple[Key, DreamState, Array]) -> core.Step:
+        return core.step(world, *row, dials=config.dials, observe=observe(config))
+
     def one(playing: _Playing, key: Key) -> tuple[_Playing, None]:
         key_act, key_step = jax.random.split(key)
         actions = act(policy, playing.memory, key_act).actions
         if at_random:
             actions = jax.random.randint(key_act, actions.shape, 0, policy.num_actions, jnp.int32)
         rows = (jax.random.split(key_step, len(actions)), playing.states, actions)
-        stepped = jax.lax.map(
-            lambda row: core.step(world, *row, config.dials, observe(config)), rows, batch_size=_TOGETHER
-        )
+        stepped = jax.lax.map(step, rows, batch_size=_TOGETHER)
         counts = playing.alive & (playing.steps < max_steps)
         memory = remember(policy, playing.memory, stepped.observation, actions, jnp.zeros_like(counts))
         return _Playing(

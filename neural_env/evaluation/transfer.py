@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class TransferConfig:
     snapshots: int = 10  # points of each learning curve
     validation_games: int = 20  # real games of validation seeds for each point
     episodes: int = 100  # real games for each final score
-    split: Split = "test"  # whose seeds are played for it; tune on validation, report on test
+    split: Split | None = None  # whose seeds; None: test, and validation for a sweep, for nothing is tuned on test
     dream_episodes: int = 32  # whole dreams for each score in the dream
     max_episode_steps: int = 525  # a game or a dream is cut off after so many steps
     real_runs: tuple[Path, ...] = ()  # finished trainings in the real game (`neural-env train agent`) to compare with
@@ -77,6 +78,11 @@ class TransferConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         self.training(0)
+
+    @property
+    def judged_by(self) -> Split:
+        """The split whose seeds the final scores are of."""
+        return self.split or "test"
 
     def training(self, seed: int, minutes: float | None = None) -> DreamAgentRun:
         """The training of one agent."""
@@ -126,12 +132,13 @@ def transfer(config: TransferConfig) -> Scores:
             "real": {str(run): real_curve(run) for run in _real_runs(config) if (run / "metrics.jsonl").is_file()},
         },
     }
-    _write(config.out / "report.json", json.dumps(report, indent=2) + "\n")
-    _write(config.out / "report.md", markdown(report))
+    write_text(config.out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_text(config.out / "report.md", markdown(report))
     plot_curves(report, config.out / "curves.png")
     if config.film:
         best = int(np.argmax([row["mean_return"] for row in rows["dream"]["seeds"]]))
-        film(agents[best], config.checkpoint, config.dreams, config.split, config.max_episode_steps, config.out / "film.mp4")
+        seed, limit = seeds_of(config.judged_by, 1)[0], config.max_episode_steps
+        film(agents[best], config.checkpoint, config.dreams, seed, limit, config.out / "film.mp4")
     Console().print(markdown(report), soft_wrap=True, highlight=False, markup=False)
     return report
 
@@ -169,8 +176,8 @@ def _baselines(config: TransferConfig, frames: int | None) -> dict[str, Path]:
     """Name and folder of agents that were trained in the real game."""
     found: dict[str, Path] = {}
     for run in config.real_runs:
-        for times in (1, 10) if frames else ():
-            version = _version(run, times * frames)
+        for times in (1, 10):
+            version = None if frames is None else _version(run, times * frames)
             if version is not None:
                 found[f"{run.name}, at most {times}x the frames"] = version
         found[f"{run.name}, at its end"] = run
@@ -209,7 +216,7 @@ class _Judge:
         self._config = config
         self._world = world
         self._env = RealDoom(world.game.scenario, world.game.resolution, world.game.frame_skip)
-        self._seeds = seeds_of(config.split, config.episodes)
+        self._seeds = seeds_of(config.judged_by, config.episodes)
 
     def close(self) -> None:
         """End the game."""
@@ -220,7 +227,7 @@ class _Judge:
         actions = len(self._world.game.action_names)
         rows: Scores = {}
         for name, repeat in (("uniform random", 0.0), ("sticky random", 0.5)):
-            rows[name] = self._summary([self._real(name, name, lambda repeat=repeat: StickyRandom(actions, repeat))])
+            rows[name] = self._summary([self._real(name, name, partial(StickyRandom, actions, repeat))])
         agent = read_agent(self._config.training(0).out)
         rows["uniform random"]["dream"] = _mean_of([self._dream("uniform-random", agent, at_random=True)])
         return rows
@@ -260,7 +267,7 @@ class _Judge:
             returns, _ = played(self._env, player(), self._seeds, self._config.max_episode_steps)
             return [float(value) for value in returns]
 
-        return list(self._cached(f"{name}-{self._config.split}", key, measure))
+        return list(self._cached(f"{name}-{self._config.judged_by}", key, measure))
 
     def _dream(self, name: str, agent: Agent, *, at_random: bool = False) -> Scores:
         config = self._config
@@ -287,7 +294,7 @@ class _Judge:
         if path.is_file() and (found := json.loads(path.read_text()))["key"] == key:
             return found["value"]
         value = measure()
-        _write(path, json.dumps({"key": key, "value": value}) + "\n")
+        write_text(path, json.dumps({"key": key, "value": value}) + "\n")
         return value
 
     def _summary(self, returns: list[list[float]]) -> Scores:
@@ -333,6 +340,7 @@ def _snapshots(out: Path) -> list[Scores]:
 
 def _plain(config: TransferConfig) -> Scores:
     settings: Scores = json.loads(json.dumps(asdict(config), default=str))
+    settings["split"] = config.judged_by
     return {name: value for name, value in settings.items() if name != "out"}
 
 
@@ -351,7 +359,8 @@ def command_of(config: TransferConfig) -> str:
     return " ".join(words)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all; its folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)

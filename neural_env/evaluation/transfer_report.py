@@ -8,19 +8,21 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.player import Agent, AgentPolicy
-from neural_env.data.episode import Split
 from neural_env.data.play import play
+from neural_env.envs.neural_doom import NeuralDoom
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.film import side_by_side, write_film
-from neural_env.evaluation.world import seeds_of
 from neural_env.game import TICS_PER_SECOND
 
 Scores = dict[str, Any]
+_COLUMNS = (
+    "player", "real score", "sd of games", "sd of agents", "95 % of the mean", "score in the dream", "real frames",
+    "minutes",
+)  # fmt: skip
 _WINDOW = 10  # updates that a curve in the real game is averaged over
 
 
@@ -32,8 +34,8 @@ def markdown(report: Scores) -> str:
         f"**{report['scenario']}**: {agents} agent(s) trained in the dream of `{report['checkpoint']}` only, "
         f"{settings['total_steps']} dreamed steps each, then {settings['episodes']} real games of {split} seeds each.",
         "",
-        "| player | real score | sd of games | sd of agents | 95 % of the mean | score in the dream | real frames | minutes |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
     ]
     names = {"dream": "**PPO, in the dream only**"}
     lines += [_row(names.get(name, name), row) for name, row in rows.items()]
@@ -67,7 +69,8 @@ def _notes(report: Scores) -> list[str]:
         notes.append(f"In its dream the agent scores {row['flattery']:.2f} times what it scores in the game.")
     if any(seed["steps"] < report["settings"]["total_steps"] for seed in row["seeds"]):
         steps = ", ".join(str(seed["steps"]) for seed in row["seeds"])
-        notes.append(f"Training isn't finished: {steps} of {report['settings']['total_steps']} steps; run again to go on.")
+        whole = report["settings"]["total_steps"]
+        notes.append(f"Training isn't finished: {steps} of {whole} steps; run again to go on.")
     return [" ".join(notes), ""]
 
 
@@ -78,7 +81,9 @@ def real_curve(run: Path) -> list[Scores]:
     """
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = sorted({row["step"]: row for row in rows if row["split"] == "train"}.values(), key=lambda row: row["step"])
-    points, minutes, returns = [], 0.0, []
+    points: list[Scores] = []
+    returns: list[float] = []
+    minutes = 0.0
     for row in rows:
         minutes += sum(row.get(name, 0.0) for name in ("play_seconds", "learn_seconds", "record_seconds")) / 60
         if "return" in row:
@@ -100,10 +105,10 @@ def plot_curves(report: Scores, picture: Path) -> None:
         if scored:
             label = "in the dream only (validation seeds)" if i == 0 else None
             by_minutes.plot(*np.transpose(scored), color="tab:blue", marker="o", markersize=3, label=label)
-    for (name, points), colour in zip(report["curves"]["real"].items(), ("tab:orange", "tab:red", "tab:brown") * 9):
+    for i, (name, points) in enumerate(report["curves"]["real"].items()):
+        returns, label = [point["return"] for point in points], f"in the real game: {Path(name).name}"
         for axes, along in ((by_minutes, "minutes"), (by_frames, "frames")):
-            values = [point["return"] for point in points]
-            axes.plot([point[along] for point in points], values, color=colour, label=f"in the real game: {Path(name).name}")
+            axes.plot([point[along] for point in points], returns, color=f"C{i + 1}", label=label)
     _mark_dream(report, by_frames)
     for axes, along in ((by_minutes, "minutes of training the agent"), (by_frames, "frames of the real game")):
         level = report["rows"]["uniform random"]["mean_return"]
@@ -129,24 +134,21 @@ def _mark_dream(report: Scores, axes: Any) -> None:
     axes.errorbar([frames], [row["mean_return"]], yerr=errors, fmt="o", color="tab:blue", capsize=3, label=label)
 
 
-def film(agent: Agent, checkpoint: str, dreams: DreamsConfig, split: Split, max_steps: int, path: Path) -> None:
-    """The agent in its dream, left, and in the real game, right: the split's first seed. The shorter one stands still.
+def film(agent: Agent, checkpoint: str, dreams: DreamsConfig, seed: int, max_steps: int, path: Path) -> None:
+    """The agent in its dream, left, and in the real game, right, for one seed. The shorter one stands still.
 
     An agent that looks at latents sees those of the decoded frames here, in both worlds alike.
     """
-    seed = seeds_of(split, 1)[0]
-    dream = gym.make(
-        "neural_env:NeuralDoom-v0",
+    dream = NeuralDoom(
         checkpoint=checkpoint,
         num_steps=dreams.num_steps,
         context_noise=dreams.context_noise,
         temperature=dreams.temperature,
         termination=dreams.termination,
-        disable_env_checker=True,
     )
     with closing(dream), closing(RealDoom(agent.game.scenario, agent.game.resolution, agent.game.frame_skip)) as real:
         policy = AgentPolicy(agent)
-        sides = [play(env, policy, seed=seed, max_steps=max_steps).frames for env in (dream.unwrapped, real)]
+        sides = [play(env, policy, seed=seed, max_steps=max_steps).frames for env in (dream, real)]
     last = [frames[-1] for frames in sides]
     pairs = (
         side_by_side(*(end if frame is None else frame for frame, end in zip(pair, last, strict=True)))

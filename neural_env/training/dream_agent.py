@@ -165,7 +165,8 @@ class _Training:
     def go_on(self) -> None:
         """Dream and learn until the steps or the minutes are used up."""
         arrays = jax.tree.map(jnp.asarray, self._world.world)
-        starts = contexts(self._world, self.run.data, self.run.starts, self.run.seed, self.run.out / "starts.safetensors")
+        run = self.run
+        starts = contexts(self._world, run.data, run.starts, run.seed, run.out / "starts.safetensors")
         states = DreamState(jnp.asarray(starts.latents), jnp.asarray(starts.actions))
         places = core.bind(lambda world: beginnings(world, states, self.run.dreams), arrays)()
         fresh = self._fresh(places)
@@ -206,7 +207,7 @@ class _Training:
         step, began = int(state.step), time.monotonic()
         key_play, key_learn = jax.random.split(jax.random.fold_in(jax.random.key(self.run.seed), step))
         rolled = roll(places, state.agent.params, state.dreams, state.memory, key_play)
-        dreams, memory, rollout = jax.block_until_ready(rolled)
+        dreams, memory, rollout = jax.block_until_ready(rolled)  # type: ignore[no-untyped-call]
         dreamed = time.monotonic()
         scores = _scores(rollout)
         agent, logs = self._update(state.agent, rollout, key_learn)
@@ -238,7 +239,11 @@ class _Training:
             return
         agent = self._now(state)
         save_agent(agent, folder)
-        score = {"updates": step, "steps": step * self.ppo.transitions, "minutes": float(state.seconds) / 60}
+        score: dict[str, Any] = {
+            "updates": step,
+            "steps": step * self.ppo.transitions,
+            "minutes": float(state.seconds) / 60,
+        }
         if self.run.validation_games:
             score["returns"] = real_returns(agent, self.run.validation_games, self.run.max_episode_steps)
             metrics.write(step * self.ppo.transitions, "real", {"return": float(np.mean(score["returns"]))})
@@ -310,7 +315,7 @@ def _progress(run: DreamAgentRun, total: int) -> Iterator[Any]:
         task = bar.add_task(f"dream agent, seed {run.seed}", total=total, note="compiling")
 
         def report(steps: int, scalars: dict[str, float]) -> None:
-            note = f"reward {scalars['reward']:.2f}, {scalars['deaths']:.0f} ends, {scalars['steps_per_second']:.0f} steps/s"
-            bar.update(task, completed=steps, note=note)
+            note = f"reward {scalars['reward']:.2f}, {scalars['deaths']:.0f} ends"
+            bar.update(task, completed=steps, note=f"{note}, {scalars['steps_per_second']:.0f} steps/s")
 
         yield report

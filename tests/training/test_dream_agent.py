@@ -55,7 +55,7 @@ def test_the_agents_on_the_way_are_kept_with_their_real_scores(trained):
     assert sorted(int(path.name) for path in (trained.out / "versions").iterdir()) == [0, 4, 8]
     scores = [json.loads((trained.out / "versions" / str(n) / "score.json").read_text()) for n in (0, 4, 8)]
     assert [score["steps"] for score in scores] == [0, 4 * STEPS, 8 * STEPS]
-    assert all(len(score["returns"]) == 1 and 0 < score["returns"][0] <= 40 for score in scores)  # ten steps of four tics
+    assert all(len(score["returns"]) == 1 and 0 < score["returns"][0] <= 40 for score in scores)
     assert scores[0]["minutes"] == 0 < scores[1]["minutes"] < scores[2]["minutes"]
     first, last = (read_agent(trained.out / "versions" / str(n)).policy for n in (0, 8))
     assert (np.asarray(first.picture.kernel[...]) != last.picture.kernel[...]).any()
@@ -80,7 +80,7 @@ def test_a_finished_training_is_left_alone(trained, capsys):
     assert (trained.out / "policy" / "weights.safetensors").read_bytes() == before
 
 
-def test_another_training_or_another_world_in_the_same_folder_is_refused(trained, mortal_world_folder, tiny_world_folder):
+def test_another_training_or_world_in_the_same_folder_is_refused(trained, mortal_world_folder, tiny_world_folder):
     with pytest.raises(ValueError, match="holds a run with seed 0, not 5"):
         train_dream_agent(tiny(trained.out, mortal_world_folder, seed=5))
     with pytest.raises(ValueError, match="holds a run with world"):
