@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import vizdoom.gymnasium_wrapper  # registers the environments
+import vizdoom.gymnasium_wrapper  # noqa: F401  # registers the environments
 
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
 from neural_env.checkpoint import load
