@@ -57,7 +57,7 @@ class StudyConfig(TransferConfig):
     def swept(self) -> dict[str, DreamsConfig]:
         """The dreams of each value."""
         name = str(self.sweep).replace("-", "_")
-        kinds = {field.name: type(field.default) for field in fields(DreamsConfig)}
+        kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(DreamsConfig)}
         if name not in kinds:
             raise ValueError(f"the dreams have no setting {self.sweep!r}; there are {', '.join(kinds)}")
         try:

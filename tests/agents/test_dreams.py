@@ -57,10 +57,10 @@ def test_what_the_agent_sees_in_the_dream_is_what_its_eyes_make_of_the_screen(ti
     """But for the rounding of the encoder's own compilation: a code is 8 bits."""
     frames = np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3)).astype(np.uint8)
     eyes = Eyes(tiny_world.autoencoder, PRESETS["tiny"].autoencoder)
-    state = core.encode_context(tiny_world, np.concatenate([frames] * 2), jnp.zeros(3, jnp.int32))
+    state = core.encode_context(tiny_world, jnp.asarray(np.concatenate([frames] * 2)), jnp.zeros(3, jnp.int32))
     dreamed = observe(QUIET)(tiny_world, state)
     assert dreamed.shape == tiny_world.latent_shape and dreamed.dtype == jnp.uint8
-    assert np.abs(np.asarray(eyes(frames)[1], int) - np.asarray(dreamed, int)).max() <= 1
+    assert np.abs(np.asarray(eyes(jnp.asarray(frames))[1], int) - np.asarray(dreamed, int)).max() <= 1
 
 
 def test_codes_keep_a_twentieth_of_a_deviation():
