@@ -36,7 +36,10 @@ from neural_env.evaluation.card import CardConfig as WorldCardConfig
 from neural_env.evaluation.card import card as world_card
 from neural_env.evaluation.compare import CompareConfig, compare
 from neural_env.evaluation.run import EvaluateConfig, evaluate
+from neural_env.evaluation.transfer_study import StudyConfig, study
+from neural_env.evaluation.truth import TruthConfig, evaluate_truth
 from neural_env.training.agent import AgentRun, train_agent
+from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
@@ -67,7 +70,8 @@ Train = Annotated[
     | Annotated[SamplerRun, tyro.conf.subcommand("sampler")]
     | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
-    | Annotated[AgentRun, tyro.conf.subcommand("agent")],
+    | Annotated[AgentRun, tyro.conf.subcommand("agent")]
+    | Annotated[DreamAgentRun, tyro.conf.subcommand("dream-agent")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -75,7 +79,8 @@ Evaluate = Annotated[
     Annotated[EvaluateConfig, tyro.conf.subcommand("world")]
     | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     | Annotated[WorldCardConfig, tyro.conf.subcommand("card")]
-    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")],
+    | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")]
+    | Annotated[TruthConfig, tyro.conf.subcommand("truth")],
     tyro.conf.OmitArgPrefixes,
 ]
 
@@ -121,6 +126,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_outcome(run)
         case AgentRun():
             train_agent(run)
+        case DreamAgentRun():
+            train_dream_agent(run)
 
 
 def collect_(config: Annotated[CollectConfig, tyro.conf.arg(name="")]) -> None:
@@ -161,6 +168,13 @@ def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
             evaluate(config)
         case EvaluateAgentConfig():
             evaluate_agent(config)
+        case TruthConfig():
+            evaluate_truth(config)
+
+
+def transfer_(config: Annotated[StudyConfig, tyro.conf.arg(name="")]) -> None:
+    """Train agents in a dream only, and score them in the real game; with --sweep or --rounds, several times over."""
+    study(config)
 
 
 def world_(config: Annotated[WorldRun, tyro.conf.arg(name="")]) -> None:
@@ -189,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": evaluate_,
         "world": world_,
         "ablate": ablate_,
+        "transfer": transfer_,
         "demo": demo_,
     }
     try:

@@ -1,6 +1,7 @@
 """A trained agent on disk, and as a player of episodes.
 
 weights.safetensors  every array of the network, float32
+eyes.safetensors     of an agent that looks at latents: the encoder that makes them of screens
 config.json          sizes, game, provenance: how it was trained and how well it played meanwhile
 """
 
@@ -16,15 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from neural_env.agents.eyes import Eyes, blind
 from neural_env.agents.policy import ActorCritic, Memory, PolicyConfig, act, act_greedily, begin, observe
 from neural_env.arrays import Frame
 from neural_env.checkpoint import CheckpointError, from_json, load_module, save_module
 from neural_env.data.policies import Sense
 from neural_env.game import GameConfig
 from neural_env.version import __version__
+from neural_env.world.autoencoder import AutoencoderConfig
 
 FORMAT = "neural_env.agent/1"
-_CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
+_CONFIG, _WEIGHTS, _EYES = "config.json", "weights.safetensors", "eyes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,18 @@ class Agent:
     policy: ActorCritic
     game: GameConfig
     provenance: dict[str, Any]
+    eyes: Eyes | None = None  # between the screen and the network; None: it sees the screen itself
 
 
 def save_agent(agent: Agent, folder: Path) -> None:
     """Writes an agent; config.json comes last, so that a folder cut short is no agent."""
     save_module(agent.policy, folder / _WEIGHTS)
+    if agent.eyes is not None:
+        save_module(agent.eyes, folder / _EYES)
     content = {
         "format": FORMAT,
         "policy": asdict(agent.policy.config),
+        "eyes": None if agent.eyes is None else asdict(agent.eyes.config),
         "game": asdict(agent.game),
         "provenance": {"code_version": __version__, **agent.provenance},
     }
@@ -59,15 +66,22 @@ def read_agent(folder: Path | str) -> Agent:
         config, game = from_json(PolicyConfig, content["policy"]), from_json(GameConfig, content["game"])
         # JSON has no tuples.
         config = PolicyConfig(**{**asdict(config), "convolutions": tuple(map(tuple, config.convolutions))})
-        policy = nnx.eval_shape(lambda: new_policy(config, game))
+        encoder = None if content.get("eyes") is None else from_json(AutoencoderConfig, content["eyes"])
+        policy = nnx.eval_shape(lambda: new_policy(config, game, eyes=encoder))
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(folder / _CONFIG, f"it describes no agent ({error}): restore the file") from error
-    return Agent(load_module(policy, folder / _WEIGHTS), game, content["provenance"])
+    eyes = None
+    if encoder is not None:
+        eyes = load_module(nnx.eval_shape(lambda: blind(encoder, game.resolution)), folder / _EYES)
+    return Agent(load_module(policy, folder / _WEIGHTS), game, content["provenance"], eyes)
 
 
-def new_policy(config: PolicyConfig, game: GameConfig, seed: int = 0) -> ActorCritic:
-    """An untrained network for that game."""
-    return ActorCritic(config, len(game.action_names), game.resolution, rngs=nnx.Rngs(seed))
+def new_policy(
+    config: PolicyConfig, game: GameConfig, seed: int = 0, *, eyes: AutoencoderConfig | None = None
+) -> ActorCritic:
+    """An untrained network for that game, which looks at screens or through eyes of these sizes."""
+    shape = game.resolution if eyes is None else eyes.grid(game.resolution)
+    return ActorCritic(config, len(game.action_names), shape, rngs=nnx.Rngs(seed))
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -98,6 +112,7 @@ class AgentPolicy:
         self._rng = np.random.default_rng(0)
         self._memory: Memory | None = None
         self._last: np.ndarray | None = None
+        self._look = jax.jit(_through)
         self._begin = jax.jit(begin)
         self._next = jax.jit(_greedy if greedy else _drawn)
 
@@ -130,7 +145,12 @@ class AgentPolicy:
 
     def act(self, frame: Frame, variables: np.ndarray) -> int:
         """The next action; sees the frame alone."""
-        policy, frames = self.agent.policy, frame[None]
+        eyes = self.agent.eyes
+        return self.act_on(frame[None] if eyes is None else self._look(eyes, frame[None]))
+
+    def act_on(self, frames: Any) -> int:
+        """The next action, given what the network looks at, uint8 `[1, h, w, c]`: the screen, or what the eyes see."""
+        policy = self.agent.policy
         if self._memory is None or self._last is None:
             self._memory = self._begin(policy, frames)
             self._last = np.full(1, -1, np.int32)  # not read: the episode begins
@@ -141,6 +161,10 @@ class AgentPolicy:
 def load_agent(folder: Path | str, *, greedy: bool = False) -> AgentPolicy:
     """The agent in `folder` as a player; raises `CheckpointError`."""
     return AgentPolicy(read_agent(folder), greedy=greedy)
+
+
+def _through(eyes: Eyes, frames: Any) -> Any:
+    return eyes(frames)
 
 
 def _seen(policy: ActorCritic, memory: Memory, frames: Any, last: Any) -> Memory:

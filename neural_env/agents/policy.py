@@ -32,6 +32,7 @@ Views = UInt8[Array, "*b h w c"]
 class PolicyConfig:
     """Sizes of the network. Raises `ValueError` for sizes that make none."""
 
+    picture_channels: int = 3  # of the screen: RGB; or those of a world's latents (`agents.eyes`)
     shrink: int = 1  # pixels whose mean is one pixel of the view, along each axis
     stack: int = 1  # frames it sees: the present one and those before
     past_actions: int = 32  # of its last actions it sees so many
@@ -42,7 +43,7 @@ class PolicyConfig:
     automap: bool = False  # whether it sees the in-game map beside the screen
 
     def __post_init__(self) -> None:
-        for name, least in (("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
+        for name, least in (("picture_channels", 1), ("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -53,8 +54,8 @@ class PolicyConfig:
 
     @property
     def channels(self) -> int:
-        """Of what it sees at a time: three a picture."""
-        return 3 * len(self.sees)
+        """Of what it sees at a time: the screen's, and three of the map."""
+        return self.picture_channels + 3 * self.automap
 
 
 class Memory(NamedTuple):
@@ -111,11 +112,11 @@ class ActorCritic(nnx.Module):
         self.num_actions = num_actions
         self.resolution = resolution
         self.view_shape = _view_shape(config, resolution)
-        self.convolutions = _convolutions(config, rngs)
+        self.convolutions = _convolutions(config, config.picture_channels, rngs)
         self.picture = _linear(_convolved(config, self.view_shape), config.features, rngs)
         seen = config.features * len(config.sees)
         if config.automap:
-            self.map_convolutions = _convolutions(config, rngs)
+            self.map_convolutions = _convolutions(config, 3, rngs)
             self.map_picture = _linear(_convolved(config, self.view_shape), config.features, rngs)
         if config.past_actions:
             self.embedding = nnx.Embed(num_actions + 1, _EMBEDDING, rngs=rngs)
@@ -133,9 +134,10 @@ class ActorCritic(nnx.Module):
         self, frames: UInt8[Array, "s b h w c"], past_actions: Int32[Array, "b k"]
     ) -> tuple[Float[Array, "b a"], Float[Array, " b"]]:
         """Logits of the actions, and values in units of scaled reward."""
-        x = _looked_at(frames[..., :3], self.convolutions, self.picture)
+        screens, maps = jnp.split(frames, [self.config.picture_channels], axis=-1)
+        x = _looked_at(screens, self.convolutions, self.picture)
         if self.config.automap:
-            map_features = _looked_at(frames[..., 3:], self.map_convolutions, self.map_picture)
+            map_features = _looked_at(maps, self.map_convolutions, self.map_picture)
             x = jnp.concatenate([x, map_features], axis=-1)
         if self.config.past_actions:
             past = self.embedding(past_actions).reshape(len(past_actions), -1)
@@ -183,8 +185,8 @@ def _convolved(config: PolicyConfig, view: tuple[int, int]) -> int:
     return height * width * config.convolutions[-1][0]
 
 
-def _convolutions(config: PolicyConfig, rngs: nnx.Rngs) -> nnx.List[PatchConv]:
-    channels = [3 * config.stack, *(features for features, _, _ in config.convolutions)]
+def _convolutions(config: PolicyConfig, seen: int, rngs: nnx.Rngs) -> nnx.List[PatchConv]:
+    channels = [seen * config.stack, *(features for features, _, _ in config.convolutions)]
     return nnx.List(
         PatchConv(before, after, size, stride, rngs=rngs)
         for before, (after, size, stride) in zip(channels, config.convolutions, strict=False)
@@ -192,7 +194,7 @@ def _convolutions(config: PolicyConfig, rngs: nnx.Rngs) -> nnx.List[PatchConv]:
 
 
 def _looked_at(
-    frames: UInt8[Array, "s b h w 3"], convolutions: nnx.List[PatchConv], picture: nnx.Linear
+    frames: UInt8[Array, "s b h w c"], convolutions: nnx.List[PatchConv], picture: nnx.Linear
 ) -> Float[Array, "b f"]:
     """The features of a picture, its past stacked on it."""
     s, b, h, w, c = frames.shape

@@ -68,6 +68,17 @@ class Preset:
     ppo: PPOConfig
 
 
+# A dreamed step costs twenty times what a real one does on two CPU cores, so each is learnt from more often.
+_DREAMED = PPOConfig(
+    games=16,
+    n_steps=64,
+    minibatch=256,
+    epochs=6,
+    learning_rate=7e-4,
+    final_learning_rate=1e-4,
+    entropy=0.01,
+)
+
 PRESETS: dict[str, Preset] = {
     "gamengen": Preset(PolicyConfig(automap=True), PPOConfig()),  # the paper's; an accelerator's work
     "fast": Preset(  # two CPU cores: learns take_cover and defend_the_center in a quarter of an hour
@@ -89,6 +100,30 @@ PRESETS: dict[str, Preset] = {
             final_learning_rate=5e-5,
             entropy=0.01,
         ),
+    ),
+    "dream": Preset(  # decoded frames of dreams, the network of `fast`; two CPU cores
+        PolicyConfig(
+            shrink=2,
+            stack=2,
+            past_actions=2,
+            convolutions=((32, 4, 4), (64, 3, 2), (64, 3, 2)),
+            features=256,
+            action_features=16,
+            hidden=(),
+        ),
+        _DREAMED,
+    ),
+    "latent": Preset(  # latents of dreams, on a grid of 15x20; two CPU cores
+        PolicyConfig(
+            picture_channels=16,
+            stack=2,
+            past_actions=2,
+            convolutions=((64, 3, 2), (64, 3, 1)),
+            features=256,
+            action_features=16,
+            hidden=(),
+        ),
+        _DREAMED,
     ),
     "tiny": Preset(  # for tests
         PolicyConfig(

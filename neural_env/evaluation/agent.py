@@ -94,8 +94,8 @@ def _measured(config: EvaluateAgentConfig, agent: Agent, env: RealDoom) -> Score
         "uniform random": StickyRandom(actions, 0.0),
         "sticky random": StickyRandom(actions, 0.5),
     }
-    played = {name: _played(env, policy, seeds, config.max_episode_steps) for name, policy in players.items()}
-    mean = {name: returns.mean() for name, (returns, _) in played.items()}
+    results = {name: played(env, policy, seeds, config.max_episode_steps) for name, policy in players.items()}
+    mean = {name: returns.mean() for name, (returns, _) in results.items()}
     return {
         "scenario": game.scenario,
         "split": config.split,
@@ -116,12 +116,12 @@ def _measured(config: EvaluateAgentConfig, agent: Agent, env: RealDoom) -> Score
                 "ratio_to_sticky_random": _ratio(mean[name], mean["sticky random"]),
                 "returns": returns.tolist(),
             }
-            for name, (returns, steps) in played.items()
+            for name, (returns, steps) in results.items()
         },
     }
 
 
-def _played(env: RealDoom, policy: Policy, seeds: Sequence[int], max_steps: int) -> tuple[np.ndarray, np.ndarray]:
+def played(env: RealDoom, policy: Policy, seeds: Sequence[int], max_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Return and number of steps of each episode."""
     episodes = (play(env, policy, seed=seed, max_steps=max_steps) for seed in track(seeds, policy.name))
     rows = [(float(episode.rewards.sum()), len(episode)) for episode in episodes]

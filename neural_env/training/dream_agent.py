@@ -1,0 +1,321 @@
+"""`neural-env train dream-agent`: PPO in a dream, without a step of the real game.
+
+::
+
+    OUT/run.json            what is trained; another run in the same folder is refused
+    OUT/state/              checkpoints: killed and run again, the training goes on from the last
+    OUT/metrics.jsonl       a line an update, the same in TensorBoard
+    OUT/policy/             the agent as it is now
+    OUT/versions/N/         the agent after N updates, and score.json: what it got in real games of validation seeds
+
+The real games measure, they teach nothing: a training with `validation_games=0` makes the same agent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from neural_env import checkpoint as checkpoints
+from neural_env.agents.dreams import Dreams, DreamsConfig, begin_dreams, beginnings, step_fn
+from neural_env.agents.eyes import Eyes
+from neural_env.agents.player import Agent, AgentPolicy, new_policy, save_agent
+from neural_env.agents.policy import ActorCritic, Memory, begin
+from neural_env.agents.ppo import (
+    AgentState,
+    Preset,
+    initial_state,
+    make_update,
+    preset_named,
+    require_rlax,
+    rollout_in_dream,
+)
+from neural_env.checkpoint import Checkpoint
+from neural_env.data.play import play
+from neural_env.envs import core
+from neural_env.envs.core import DreamState
+from neural_env.envs.real_doom import RealDoom
+from neural_env.evaluation.world import seeds_of
+from neural_env.training.contexts import contexts
+from neural_env.training.loop import Metrics, NonFiniteLoss
+from neural_env.training.state import StateStore
+from neural_env.version import __version__
+from neural_env.world.parameters import all_arrays, fingerprint, replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamAgentRun:
+    """Train an agent by PPO in a dream only; interrupted and run again, it goes on. Raises `ValueError`."""
+
+    out: Path  # folder of the run
+    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
+    starts: int = 1024  # how many moments of it
+    dreams: DreamsConfig = field(default_factory=DreamsConfig)
+    total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
+    preset: str | None = None  # the network and how it learns; None: latent, or dream for frames
+    seed: int = 0  # of the network, its actions and the dreams
+    init_from: Path | None = None  # an agent to begin with, instead of one that knows nothing
+    max_minutes: float | None = None  # stop after so long, leaving a usable agent; run again to go on
+    checkpoint_minutes: float = 3.0  # save this often
+    snapshots: int = 10  # agents kept on the way, and scored in the real game
+    validation_games: int = 20  # real games for each, of validation seeds; 0: none
+    max_episode_steps: int = 525  # a real game is cut off after so many steps
+
+    def __post_init__(self) -> None:
+        self.named_preset()
+        for name, least in (("total_steps", 1), ("starts", 1), ("snapshots", 1), ("validation_games", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def named_preset(self) -> Preset:
+        """The preset, or the one that fits what is seen."""
+        return preset_named(self.preset or ("latent" if self.dreams.observe == "latent" else "dream"))
+
+
+class RunState(NamedTuple):
+    """What a killed run goes on from."""
+
+    step: Any  # updates made
+    agent: AgentState
+    dreams: Dreams
+    memory: Memory  # the agent's, of the dreams
+    seconds: Any  # that training has taken, real games not counted
+
+
+def train_dream_agent(run: DreamAgentRun) -> None:
+    """Trains and leaves the agent in `run.out / "policy"`.
+
+    Raises:
+        ImportError: rlax isn't installed.
+        CheckpointError: an unusable world, or agent to begin with.
+        ShardError: the dataset can't be read.
+        ValueError: the folder holds another run, or world, data and agent are of different games.
+        NonFiniteLoss: training diverged.
+    """
+    require_rlax()
+    run.out.mkdir(parents=True, exist_ok=True)
+    world = checkpoints.load(run.checkpoint)
+    run.dreams.check(world.game)
+    _claim(run, world)
+    with closing(StateStore(run.out / "state")) as store:
+        _Training(run, world, store).go_on()
+
+
+def _claim(run: DreamAgentRun, world: Checkpoint) -> None:
+    """Write down what is trained here, or refuse to go on with something else."""
+    free = ("out", "max_minutes", "checkpoint_minutes", "checkpoint")
+    settings = {name: value for name, value in asdict(run).items() if name not in free}
+    settings |= {name: str(settings[name]) for name in ("data", "init_from") if settings[name] is not None}
+    settings["world"] = fingerprint(all_arrays(world.world))  # wherever it lies
+    claim(run.out, json.loads(json.dumps(settings)))
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes `settings`, as JSON has them, to the folder's run.json; raises `ValueError` if others are there."""
+    path = folder / "run.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        temporary.replace(path)
+        return
+    found = json.loads(path.read_text())
+    for name, asked in settings.items():
+        if found.get(name) != asked:
+            cure = "choose another folder, or the same settings to go on with it"
+            raise ValueError(f"{folder} holds a run with {name} {found.get(name)!r}, not {asked!r}; {cure}")
+
+
+def agent_of(run: DreamAgentRun, world: Checkpoint) -> Agent:
+    """The agent before its first step: its network fits what it looks at."""
+    preset, provenance = run.named_preset(), {"scenario": world.game.scenario}
+    if run.dreams.observe == "rgb":
+        return Agent(new_policy(preset.policy, world.game, run.seed), world.game, provenance)
+    sizes = world.model.autoencoder
+    config = replace(preset.policy, picture_channels=sizes.channels, shrink=1)
+    policy = new_policy(config, world.game, run.seed, eyes=sizes)
+    return Agent(policy, world.game, provenance, Eyes(world.world.autoencoder, sizes))
+
+
+class _Training:
+    """One run of the program, from where the last one stopped."""
+
+    def __init__(self, run: DreamAgentRun, world: Checkpoint, store: StateStore) -> None:
+        self.run = run
+        self.ppo = run.named_preset().ppo
+        self.updates = -(-run.total_steps // self.ppo.transitions)
+        self._agent = agent_of(run, world)
+        self._store = store
+        self._world = world
+        self._update = make_update(self._agent.policy, self.ppo, self.updates)
+        self._kept = {round(i * self.updates / run.snapshots) for i in range(run.snapshots + 1)}
+
+    def go_on(self) -> None:
+        """Dream and learn until the steps or the minutes are used up."""
+        arrays = jax.tree.map(jnp.asarray, self._world.world)
+        run = self.run
+        starts = contexts(self._world, run.data, run.starts, run.seed, run.out / "starts.safetensors")
+        states = DreamState(jnp.asarray(starts.latents), jnp.asarray(starts.actions))
+        places = core.bind(lambda world: beginnings(world, states, self.run.dreams), arrays)()
+        fresh = self._fresh(places)
+        state = self._store.restore(fresh) or fresh
+        roll = core.bind(self._roll, arrays)
+        saved = began = time.monotonic()
+        with Metrics(self.run.out) as metrics, _progress(self.run, self.updates * self.ppo.transitions) as report:
+            self._keep(state, metrics)
+            while int(state.step) < self.updates:
+                state, scalars = self._one(state, roll, places)
+                steps = int(state.step) * self.ppo.transitions
+                metrics.write(steps, "train", scalars)
+                report(steps, scalars)
+                self._keep(state, metrics)
+                if time.monotonic() - saved > 60 * self.run.checkpoint_minutes:
+                    self._save(state)
+                    saved = time.monotonic()
+                if self.run.max_minutes is not None and time.monotonic() - began > 60 * self.run.max_minutes:
+                    break
+            self._save(state)
+        self._leave(state)
+
+    def _fresh(self, places: Any) -> RunState:
+        policy, run = self._agent.policy, self.run
+        dreams, seen = begin_dreams(places, jax.random.key(run.seed), self.ppo.games, run.dreams.horizon)
+        if run.init_from is not None:
+            policy = _learned(run.init_from, self._agent)
+        zero = np.zeros((), np.int32)
+        return RunState(zero, initial_state(policy, self.ppo), dreams, begin(policy, seen), np.zeros((), np.float32))
+
+    def _roll(self, world: Any, places: Any, params: Any, dreams: Dreams, memory: Memory, key: Any) -> Any:
+        step = step_fn(world, places, self._world.game, self.run.dreams)
+        player = replaced(self._agent.policy, params)
+        return rollout_in_dream(step, player, dreams, memory, key, self.ppo.n_steps)
+
+    def _one(self, state: RunState, roll: Any, places: Any) -> tuple[RunState, dict[str, float]]:
+        """One roll-out and one update."""
+        step, began = int(state.step), time.monotonic()
+        key_play, key_learn = jax.random.split(jax.random.fold_in(jax.random.key(self.run.seed), step))
+        rolled = roll(places, state.agent.params, state.dreams, state.memory, key_play)
+        dreams, memory, rollout = jax.block_until_ready(rolled)  # type: ignore[no-untyped-call]
+        dreamed = time.monotonic()
+        scores = _scores(rollout)
+        agent, logs = self._update(state.agent, rollout, key_learn)
+        scalars = {name: float(value) for name, value in logs.items()}
+        self._check_finite(scalars, step)
+        learnt = time.monotonic()
+        seconds = np.asarray(state.seconds + (learnt - began), np.float32)
+        scalars |= {"dream_seconds": dreamed - began, "learn_seconds": learnt - dreamed, "minutes": float(seconds) / 60}
+        scalars |= {"steps_per_second": self.ppo.transitions / (learnt - began), **scores}
+        return RunState(np.asarray(step + 1, np.int32), agent, dreams, memory, seconds), scalars
+
+    def _check_finite(self, scalars: dict[str, float], step: int) -> None:
+        for name in ("value_loss", "policy_loss", "gradient_norm"):
+            if not np.isfinite(scalars[name]):
+                raise NonFiniteLoss(
+                    f"{name} is {scalars[name]} at update {step + 1}; the last good state is in {self._store.folder}: "
+                    "choose a shorter horizon, or a preset with a lower learning rate"
+                )
+
+    def _save(self, state: RunState) -> None:
+        self._store.save(state)
+        save_agent(self._now(state), self.run.out / "policy")
+
+    def _keep(self, state: RunState, metrics: Metrics) -> None:
+        """The agent of this update, if it is one that is kept, and its score in the real game."""
+        step = int(state.step)
+        folder = self.run.out / "versions" / str(step)
+        if step not in self._kept or (folder / "score.json").exists():
+            return
+        agent = self._now(state)
+        save_agent(agent, folder)
+        score: dict[str, Any] = {
+            "updates": step,
+            "steps": step * self.ppo.transitions,
+            "minutes": float(state.seconds) / 60,
+        }
+        if self.run.validation_games:
+            score["returns"] = real_returns(agent, self.run.validation_games, self.run.max_episode_steps)
+            metrics.write(step * self.ppo.transitions, "real", {"return": float(np.mean(score["returns"]))})
+        temporary = folder / "score.tmp"
+        temporary.write_text(json.dumps(score) + "\n")
+        temporary.replace(folder / "score.json")
+
+    def _now(self, state: RunState) -> Agent:
+        provenance = {
+            **json.loads((self.run.out / "run.json").read_text()),
+            "scenario": self._world.game.scenario,
+            "ppo": asdict(self.ppo),
+            "updates": int(state.step),
+            "steps": int(state.step) * self.ppo.transitions,
+            "minutes": float(state.seconds) / 60,
+            "skill": None,  # a return in the dream says nothing of the game
+            "code_version": __version__,
+        }
+        return replace(self._agent, policy=replaced(self._agent.policy, state.agent.params), provenance=provenance)
+
+    def _leave(self, state: RunState) -> None:
+        done = int(state.step) * self.ppo.transitions
+        whole = "finished" if int(state.step) >= self.updates else "stopped early; run again to go on"
+        Console().print(
+            f"dream agent: {whole} at step {done} of {self.updates * self.ppo.transitions}, "
+            f"{float(state.seconds) / 60:.1f} minutes of training, see {self.run.out}",
+            soft_wrap=True,
+        )
+
+
+def _learned(folder: Path, like: Agent) -> ActorCritic:
+    """The network of the agent in `folder`, if it is one like that."""
+    from neural_env.agents.player import read_agent
+
+    found = read_agent(folder)
+    if found.policy.config != like.policy.config or found.game != like.game:
+        raise ValueError(f"{folder} holds an agent of another network or game: begin with one of the same settings")
+    return found.policy
+
+
+def real_returns(agent: Agent, games: int, max_steps: int) -> list[float]:
+    """What the agent gets in so many real games of validation seeds."""
+    policy = AgentPolicy(agent)
+    with closing(RealDoom(agent.game.scenario, agent.game.resolution, agent.game.frame_skip)) as env:
+        episodes = (play(env, policy, seed=seed, max_steps=max_steps) for seed in seeds_of("validation", games))
+        return [float(episode.rewards.sum()) for episode in episodes]
+
+
+def _scores(rollout: Any) -> dict[str, float]:
+    ends = int(np.asarray(rollout.terminated).sum())
+    over = ends + int(np.asarray(rollout.truncated).sum())
+    return {
+        "reward": float(np.asarray(rollout.rewards).mean()),
+        "deaths": float(ends),
+        "deaths_share": ends / over if over else 0.0,  # of the dreams that ended: the others reached the horizon
+    }
+
+
+@contextmanager
+def _progress(run: DreamAgentRun, total: int) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task(f"dream agent, seed {run.seed}", total=total, note="compiling")
+
+        def report(steps: int, scalars: dict[str, float]) -> None:
+            note = f"reward {scalars['reward']:.2f}, {scalars['deaths']:.0f} ends"
+            bar.update(task, completed=steps, note=f"{note}, {scalars['steps_per_second']:.0f} steps/s")
+
+        yield report
