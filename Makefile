@@ -5,6 +5,9 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Beside the other packages, not among them: where JAX finds it and no TPU, it complains at every start.
+LIBTPU = "libtpu; sys_platform == 'linux' and platform_machine == 'x86_64'"
+
 .PHONY: demo test lint bench clean
 
 demo: $(INSTALLED)  ## a bundled world in shadow of the real game: table, film, plot
@@ -31,6 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 # With the libraries that the environments are tried with. The tests need no GPU, and PyTorch without one is small.
 $(DEVELOPED): $(INSTALLED)
 	$(PIP) --editable '.[dev]'
+	-$(PIP) --no-deps --upgrade --target $(VENV)/tpu $(LIBTPU)
 	touch $@
 
 clean:

@@ -32,6 +32,7 @@ from neural_env.data.workers import WorkersHung
 from neural_env.demo import DemoConfig, demo
 from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.run import EvaluateConfig, evaluate
+from neural_env.tpu import CompilerFailed, TpuReportConfig, tpu_report
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
@@ -76,6 +77,7 @@ Data = Annotated[
 _EXPECTED = (
     CheckpointError,
     ClusterFailed,
+    CompilerFailed,
     EngineCrashed,
     ImportError,
     NonFiniteLoss,
@@ -142,6 +144,11 @@ def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
     demo(config)
 
 
+def tpu_report_(config: Annotated[TpuReportConfig, tyro.conf.arg(name="")]) -> None:
+    """Compile worlds for a TPU chip, without one, and print what its compiler expects of them."""
+    tpu_report(config)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
     verbs: dict[str, Callable[..., None]] = {
@@ -151,6 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         "bundle": bundle_,
         "evaluate": evaluate_,
         "demo": demo_,
+        "tpu-report": tpu_report_,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(
