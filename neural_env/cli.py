@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from neural_env.bench.run import BenchConfig, bench
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
@@ -144,6 +145,11 @@ def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
     demo(config)
 
 
+def bench_(config: Annotated[BenchConfig, tyro.conf.arg(name="")]) -> None:
+    """Measure how fast a world is on this machine, beside the real game; two minutes."""
+    bench(config)
+
+
 def tpu_report_(config: Annotated[TpuReportConfig, tyro.conf.arg(name="")]) -> None:
     """Compile worlds for a TPU chip, without one, and print what its compiler expects of them."""
     tpu_report(config)
@@ -158,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
         "bundle": bundle_,
         "evaluate": evaluate_,
         "demo": demo_,
+        "bench": bench_,
         "tpu-report": tpu_report_,
     }
     try:

@@ -233,17 +233,17 @@ def _compile(request: dict[str, Any]) -> Iterator[Compiled]:
         return jax.vmap(lambda carry, action: advance(world, carry, action, dials))(carries, actions)
 
     def there(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip), tree)
+        return jax.tree.map(lambda x: x.update(sharding=chip), tree)
 
-    n = world.context
+    def carries(batch: int) -> Carry:
+        n = world.context
+        state = DreamState(jnp.zeros((batch, n, *world.latent_shape)), jnp.zeros((batch, n - 1), jnp.int32))
+        return Carry(jnp.zeros((batch, 2), jnp.uint32), state)
+
     for batch in request["batches"]:
-        state = DreamState(
-            jax.ShapeDtypeStruct((batch, n, *world.latent_shape), jnp.float32),  # type: ignore[arg-type]
-            jax.ShapeDtypeStruct((batch, n - 1), jnp.int32),  # type: ignore[arg-type]
-        )
-        carries = Carry(jax.ShapeDtypeStruct((batch, 2), jnp.uint32), state)  # type: ignore[arg-type]
-        arguments = there((world, carries, jax.ShapeDtypeStruct((batch,), jnp.int32)))
-        program = jax.jit(step, donate_argnums=1).lower(*arguments).compile()
+        actions = jax.eval_shape(lambda n=batch: jnp.zeros(n, jnp.int32))
+        arguments = there((world, jax.eval_shape(lambda n=batch: carries(n)), actions))
+        program: Any = jax.jit(step, donate_argnums=1).lower(*arguments).compile()
         cost, memory = program.cost_analysis(), program.memory_analysis()
         seconds, unknown = _estimate(cost["optimal_seconds"])
         yield Compiled(

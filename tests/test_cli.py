@@ -14,12 +14,13 @@ def ended(capsys, *arguments):
 def test_help_names_every_verb(capsys):
     code, out, _ = ended(capsys, "--help")
     assert code == 0
-    assert all(verb in out for verb in ("neural-env", "collect", "train", "bundle", "evaluate", "demo"))
+    verbs = ("collect", "train", "bundle", "evaluate", "demo", "bench", "tpu-report")
+    assert all(verb in out for verb in ("neural-env", *verbs))
 
 
 VERBS = [
     *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train decoder", "train agent"),
-    *("bundle", "evaluate world", "evaluate agent", "demo"),
+    *("bundle", "evaluate world", "evaluate agent", "demo", "bench", "tpu-report"),
 ]
 
 
