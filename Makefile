@@ -21,8 +21,10 @@ lint: $(DEVELOPED)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-bench: $(DEVELOPED)  ## speed on this machine; run nothing beside it
-	$(VENV)/bin/pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,ops,rounds
+bench: $(DEVELOPED)  ## speed on this machine, one table in Markdown; run nothing beside it
+	$(VENV)/bin/pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,ops,rounds \
+		--benchmark-json $(VENV)/bench.json
+	@$(VENV)/bin/python benchmarks/report.py $(VENV)/bench.json
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
