@@ -5,6 +5,9 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Beside the other packages, not among them: where JAX finds it and no TPU, it complains at every start.
+LIBTPU = "libtpu; sys_platform == 'linux' and platform_machine == 'x86_64'"
+
 .PHONY: demo test lint bench wheelhouse clean
 
 demo: $(INSTALLED)  ## a bundled world in shadow of the real game: table, film, plot
@@ -18,8 +21,10 @@ lint: $(DEVELOPED)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
-bench: $(DEVELOPED)  ## speed on this machine; run nothing beside it
-	$(VENV)/bin/pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,ops,rounds
+bench: $(DEVELOPED)  ## speed on this machine, one table in Markdown; run nothing beside it
+	$(VENV)/bin/pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,ops,rounds \
+		--benchmark-json $(VENV)/bench.json
+	@$(VENV)/bin/python benchmarks/report.py $(VENV)/bench.json
 
 # Here PYTHON is the version of the machine that the wheels are for: `make wheelhouse PYTHON=3.12`.
 wheelhouse:  ## what training imports besides JAX, for a machine without a network; under 30 MB
@@ -35,6 +40,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 # With the libraries that the environments are tried with. The tests need no GPU, and PyTorch without one is small.
 $(DEVELOPED): $(INSTALLED)
 	$(PIP) --editable '.[dev]'
+	-$(PIP) --no-deps --upgrade --target $(VENV)/tpu $(LIBTPU)
 	touch $@
 
 clean:

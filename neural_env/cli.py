@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from neural_env.ablation.run import AblateConfig, ablate
+from neural_env.bench.run import BenchConfig, bench
 from neural_env.checkpoint import CheckpointError
 from neural_env.data.cluster import ClusterFailed
 from neural_env.data.collect import CollectConfig, collect
@@ -38,6 +39,7 @@ from neural_env.evaluation.compare import CompareConfig, compare
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.evaluation.transfer_study import StudyConfig, study
 from neural_env.evaluation.truth import TruthConfig, evaluate_truth
+from neural_env.tpu import CompilerFailed, TpuReportConfig, tpu_report
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.training.loop import NonFiniteLoss
@@ -97,6 +99,7 @@ Data = Annotated[
 _EXPECTED = (
     CheckpointError,
     ClusterFailed,
+    CompilerFailed,
     EngineCrashed,
     ImportError,
     NonFiniteLoss,
@@ -193,6 +196,16 @@ def demo_(config: Annotated[DemoConfig, tyro.conf.arg(name="")]) -> None:
     demo(config)
 
 
+def bench_(config: Annotated[BenchConfig, tyro.conf.arg(name="")]) -> None:
+    """Measure how fast a world is on this machine, beside the real game; two minutes."""
+    bench(config)
+
+
+def tpu_report_(config: Annotated[TpuReportConfig, tyro.conf.arg(name="")]) -> None:
+    """Compile worlds for a TPU chip, without one, and print what its compiler expects of them."""
+    tpu_report(config)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a verb; errors that a user can mend are printed without a traceback and end with status 1."""
     verbs: dict[str, Callable[..., None]] = {
@@ -205,6 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
         "ablate": ablate_,
         "transfer": transfer_,
         "demo": demo_,
+        "bench": bench_,
+        "tpu-report": tpu_report_,
     }
     try:
         tyro.extras.subcommand_cli_from_dict(

@@ -14,13 +14,15 @@ def ended(capsys, *arguments):
 def test_help_names_every_verb(capsys):
     code, out, _ = ended(capsys, "--help")
     assert code == 0
-    assert all(verb in out for verb in ("neural-env", "collect", "train", "bundle", "evaluate", "demo"))
+    verbs = ("collect", "train", "bundle", "evaluate", "demo", "bench", "tpu-report")
+    assert all(verb in out for verb in ("neural-env", *verbs))
 
 
 VERBS = [
-    *("train rollout", "train distill", "train sampler", "train decoder"),
-    *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train agent"),
-    *("bundle", "evaluate world", "evaluate compare", "evaluate card", "evaluate agent", "demo"),
+    *("train rollout", "train distill", "train sampler", "train decoder", "train dream-agent"),
+    *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train agent", "bundle"),
+    *("evaluate world", "evaluate compare", "evaluate card", "evaluate agent", "evaluate truth", "transfer"),
+    *("world", "ablate", "demo", "bench", "tpu-report"),
 ]
 
 

@@ -8,8 +8,8 @@ import pytest
 from neural_env.agents.player import read_agent
 from neural_env.checkpoint import load
 from neural_env.cli import main
-from neural_env.evaluation.transfer_study import StudyConfig
 from neural_env.evaluation.transfer import interval, real_frames
+from neural_env.evaluation.transfer_study import StudyConfig
 from neural_env.evaluation.truth import Course, TruthConfig, _score
 
 TINY = [

@@ -45,8 +45,8 @@ from neural_env.training.run import (
     train_rollout,
 )
 from neural_env.training.sampler import SamplerConfig
-from neural_env.world.distilled import Distilled
 from neural_env.training.state import StateStore
+from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays
 from neural_env.world.shortcut import Shortcut

@@ -1,0 +1,85 @@
+"""A step of a dream in its parts, each compiled alone: where does the time of `env.step` go?
+
+Together they do what one step does; compiled as one program they take less than their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neural_env.envs import core
+from neural_env.envs.dials import Dials
+from neural_env.world.model import WorldModel
+from neural_env.world.sampler import sample
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that can be run again and again."""
+
+    run: Callable[[], Any]  # returns when it is done
+    flops: float  # of one run, as XLA counts them before it optimises
+
+
+def parts_of(world: WorldModel, num_steps: int = 1) -> dict[str, Part]:
+    """The parts of one dream's step, on JAX's default device, by name."""
+    key = jax.random.key(0)
+    context = jax.random.normal(key, (1, world.context, *world.latent_shape))
+    actions, latent = jnp.zeros((1, world.context), jnp.int32), context[:, -1]
+    levels, sigma = jnp.zeros((1, world.context)), jnp.full(1, 20.0)
+
+    def unet(world: WorldModel, x: Any, sigma: Any, context: Any, actions: Any, levels: Any) -> Any:
+        return world.denoiser(context, actions, levels)(x, sigma)
+
+    def sampler(world: WorldModel, key: Any) -> Any:
+        def halved(x: Any, sigma: Any) -> Any:
+            return x / 2
+
+        return sample(halved, key, (1, *world.latent_shape), num_steps, world.noise)
+
+    return {
+        "U-Net, once": part(unet, world, latent, sigma, context, actions, levels),
+        "sampler without its U-Net": part(sampler, world, key),
+        "reward, end, variables": part(WorldModel.foretell, world, context, actions, latent),
+        "decoder": part(WorldModel.decode, world, latent),
+        "the whole step": _whole(world, context[0], num_steps),
+    }
+
+
+def part(function: Callable[..., Any], world: Any, *arguments: Any) -> Part:
+    """A function of a world, compiled."""
+    lowered = jax.jit(function).lower(world, *arguments)
+    bound = core.bind(function, world)
+    return Part(lambda: done(bound(*arguments)), flops_of(lowered))
+
+
+def done(result: Any) -> Any:
+    """The result, once it is computed."""
+    return jax.block_until_ready(result)  # type: ignore[no-untyped-call]
+
+
+def flops_of(lowered: Any) -> float:
+    """Floating-point operations of a program, as XLA counts them before it optimises; 0 where it doesn't count."""
+    cost = lowered.cost_analysis() or {}
+    return float(cost.get("flops", 0.0))
+
+
+def _whole(world: WorldModel, context: Any, num_steps: int) -> Part:
+    """As `envs.dream.Dream` compiles it: the carry is overwritten by the next."""
+    state = core.DreamState(context, jnp.zeros(world.context - 1, jnp.int32))
+    carry, action, dials = core.carry_from(jax.random.key(0), state), np.int32(0), Dials(num_steps=num_steps).on_host()
+    lowered = jax.jit(core.advance).lower(world, carry, action, dials)
+    advance = core.bind(core.advance, world, donate_argnums=1)
+    held = [carry]
+
+    def run() -> None:
+        after = done(advance(held[0], action, dials))
+        held[0] = after.state
+
+    return Part(run, flops_of(lowered))
