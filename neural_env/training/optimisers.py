@@ -33,8 +33,8 @@ class AdamW:
 class Adafactor:
     """Row and column sums in place of second moments, no first one (Shazeer and Stern 2018, arXiv 1804.04235).
 
-    A third of AdamW's state; GameNGen's, at a constant 2e-5 without weight decay (section 4.2). The rate is absolute,
-    not relative to a weight's size: so it means the same as AdamW's.
+    Hardly any state, where AdamW has two numbers for each weight. GameNGen's, at a constant 2e-5 without weight decay
+    (section 4.2). The rate is absolute, not relative to a weight's size, so that it means what AdamW's does.
     """
 
     least_factored: int = 128  # matrices with a smaller side keep their second moments whole
