@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from neural_env.ablation import run as runs
 from neural_env.ablation.bench import OutOfTime
-from neural_env.ablation.memory import Remembering
+from neural_env.ablation.memory import Remembering, SparsePast
 from neural_env.ablation.report import columns, markdown, rows, write
 from neural_env.ablation.run import AblateConfig, StudyName, ablate, command_of
 from neural_env.ablation.score import Exam, held_out, score
@@ -77,27 +78,36 @@ def test_the_command_names_what_was_chosen_and_nothing_else():
 # A sparse past.
 
 
+def seen(world, grid):
+    """F of a past of twelve frames, of which those 12 and 8 steps back and the last two are looked at."""
+    sparse = SparsePast(world.unet, 2, (8, 12), grid)
+
+    def estimate(past):
+        x, level = jnp.zeros((1, *world.latent_shape)), jnp.zeros(1)
+        return sparse.bound(past, jnp.zeros((1, 12), jnp.int32), jnp.zeros((1, 12)))(x, level)
+
+    past = jnp.asarray(np.random.default_rng(0).standard_normal((1, 12, *world.latent_shape), np.float32))
+    return jax.jit(estimate), past
+
+
 @pytest.mark.parametrize("grid", [None, (3, 4)])
-def test_a_sparse_past_sees_its_ages_and_the_last_frames_only(game, perturbed, grid):
-    world = Remembering(ages=(8, 12), grid=grid)(TINY, game, 0)
-    world.unet = perturbed(world.unet)
-    assert world.context == 12
-    rng = np.random.default_rng(0)
-    past = jnp.asarray(rng.standard_normal((1, 12, *world.latent_shape), np.float32))
-    imagine = jax.jit(lambda past: world.imagine(jax.random.key(0), past, jnp.zeros((1, 12), jnp.int32), num_steps=1))
-    before = imagine(past)
-    changes = [float(jnp.abs(imagine(past.at[:, place].add(1.0)) - before).max()) for place in range(12)]
-    assert [change > 0 for change in changes] == [place in (0, 4, 8, 9, 10, 11) for place in range(12)]
+def test_a_sparse_past_sees_its_ages_and_the_last_frames_only(tiny_world, grid):
+    estimate, past = seen(tiny_world, grid)
+    before = estimate(past)
+    changes = [float(jnp.abs(estimate(past.at[:, place].add(1.0)) - before).max()) for place in range(12)]
+    assert [change > 0 for change in changes] == [place in (0, 4, 10, 11) for place in range(12)]
 
 
-def test_a_blurred_frame_tells_its_coarse_means_alone(game, perturbed):
-    world = Remembering(ages=(8,), grid=(3, 4))(TINY, game, 0)
-    world.unet = perturbed(world.unet)
-    past = jnp.zeros((1, 8, *world.latent_shape))
-    fine = past.at[:, 0, ::2].add(1.0).at[:, 0, 1::2].add(-1.0)  # 15 rows: five by five they hardly add up
-    imagine = jax.jit(lambda past: world.imagine(jax.random.key(0), past, jnp.zeros((1, 8), jnp.int32), num_steps=1))
-    plain = imagine(past)
-    assert jnp.abs(imagine(fine) - plain).max() < 0.5 * jnp.abs(imagine(past.at[:, 0].add(1.0)) - plain).max()
+def test_a_blurred_frame_tells_its_coarse_means_alone(tiny_world):
+    estimate, past = seen(tiny_world, (3, 4))
+    checks = jnp.where((jnp.arange(15)[:, None] + jnp.arange(20)) % 2 == 0, 1.0, -1.0)[..., None]
+    fine, coarse = (estimate(past.at[:, 0].add(change)) - estimate(past) for change in (checks, 1.0))
+    assert jnp.abs(fine).max() < 0.2 * jnp.abs(coarse).max()
+
+
+def test_a_world_that_remembers_has_a_past_as_long_as_its_oldest_age(game):
+    world = nnx.eval_shape(lambda: Remembering(ages=(8, 12))(TINY, game, 0))
+    assert world.context == 12 and world.unet.places == (-12, -8, -4, -3, -2, -1)
 
 
 def test_an_age_within_the_recent_frames_is_refused(game):
