@@ -166,7 +166,8 @@ class Dream:
     def advance_rows(self, carries: Sequence[Carry], actions: Sequence[int], dials: Sequence[Dials]) -> list[Step]:
         """`advance` of several dreams; each is what it would be alone."""
         if self._openvino is not None and _is_plain(dials[0]):
-            return self._openvino.advance_rows(carries, actions, dials)
+            stepped: list[Step] = self._openvino.advance_rows(carries, actions, dials)
+            return stepped
         rows = zip(carries, actions, dials, strict=True)
         return [jax.device_get(self.advance(carry, action, dial)[1]) for carry, action, dial in rows]
 
@@ -244,10 +245,10 @@ class Dream:
 
     def _programs(self, streams: int) -> Any:
         from neural_env.runtime.openvino import OpenVino
+        from neural_env.runtime.translate import described
 
-        context = jax.ShapeDtypeStruct(self.context_shape, np.float32)
-        actions = jax.ShapeDtypeStruct((self.context_length - 1,), np.int32)
-        shapes = DreamState(cast(jax.Array, context), cast(jax.Array, actions))
+        context = described(self.context_shape, np.float32)
+        shapes = DreamState(context, described((self.context_length - 1,), np.int32))
         return OpenVino(lambda: self.world, files.fingerprint(self._checkpoint), shapes, self.decodes, streams)
 
 

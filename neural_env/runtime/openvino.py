@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -30,9 +30,11 @@ from neural_env.envs.core import Carry, DreamState, Info, Step
 from neural_env.envs.dials import Dials
 from neural_env.runtime import cache, usable_cores
 from neural_env.runtime.progress import Note
+from neural_env.runtime.translate import described, split
 from neural_env.version import __version__
 
 Array = npt.NDArray[Any]
+_STAND_INS: Any = (0, (0, 0), 0, 0, Info(*cast(Any, (0, 0))))  # a step with a number for each array
 _SOURCES = ("world", "runtime", "envs/core.py", "envs/dials.py", "arrays.py")  # what a graph is made of
 
 
@@ -161,10 +163,11 @@ class OpenVino:
 
             return step
 
-        key, number = jax.ShapeDtypeStruct((2,), np.uint32), jax.ShapeDtypeStruct((), np.float32)
+        key, number = described((2,), np.uint32), described((), np.float32)
         drawn = (key, number, number) if noisy else (key, number)
         name = f"step {num_steps} {termination} {noisy} {self._decodes}"
-        return self._program(name, stepping, drawn, Step(0, (0, 0), 0, 0, Info(0, 0)), acts=True)
+        leaves: Any = Step(*_STAND_INS)
+        return self._program(name, stepping, drawn, leaves, acts=True)
 
     def _program(self, name: str, make: Any, drawn: Any, structure: Any, acts: bool = False) -> Program:
         if name not in self._programs:
@@ -172,16 +175,12 @@ class OpenVino:
         return self._programs[name]
 
     def _made(self, name: str, make: Any, drawn: Any, structure: Any, acts: bool) -> Program:
-        options = {
-            "NUM_STREAMS": self._streams,
-            "INFERENCE_NUM_THREADS": usable_cores(),
-            "ENABLE_HYPER_THREADING": False,
-        }
+        options = {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": usable_cores()}
         entry = hashlib.sha256(self._seed + f"{name} {options}".encode()).hexdigest()[:32] + ".openvino"
         with Note(f"preparing {name.split()[0]!r} for this CPU"):
             if (kept := cache.read(entry)) is not None and (program := _loaded(kept, structure, options)) is not None:
                 return program
-            given = (self._shapes, jax.ShapeDtypeStruct((), np.int32)) if acts else self._shapes
+            given = (self._shapes, described((), np.int32)) if acts else self._shapes
             parts = _built(make(self._world()), drawn, given, options)
             cache.write(entry, parts)
             program = _loaded(parts, structure, options)
@@ -212,8 +211,6 @@ def _moved_on(step: Step, carry: Carry, action: int) -> Step:
 
 
 def _built(function: Any, drawn: Any, given: Any, options: dict[str, Any]) -> list[bytes]:
-    from neural_env.runtime.translate import split
-
     found = split(function, drawn, given)
     leaves = jax.tree.leaves(drawn)
     draws = export.export(jax.jit(found.draws))(*leaves).serialize()

@@ -36,9 +36,7 @@ class Untranslatable(NotImplementedError):
 class Node:
     """A value inside the graph."""
 
-    output: (
-        Any  # ov.Output; axes of size 1 may stand for longer ones: OpenVINO broadcasts as NumPy does; a scalar has one
-    )
+    output: Any  # ov.Output, [1] if a scalar; axes of size 1 may stand for longer ones: OpenVINO broadcasts like NumPy
     shape: Shape  # as JAX sees it
     order: Shape  # axis j of the output is axis order[j] of `shape`
     hint: Any = None  # how it was made, if that matters to what is made of it: `_Repeat`, `_MeanSquare` or `_Norm`
@@ -93,7 +91,7 @@ def split(function: Callable[[Any, Any], Any], drawn: Any, given: Any) -> Split:
         Untranslatable: an operation without a translation.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(drawn, given)
-    leaves = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), jax.tree.leaves(drawn))
+    leaves = [described(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(drawn)]
     free = jax.tree.leaves(given)
     parameters = [_parameter(leaf.shape, leaf.dtype) for leaf in free]
     translation = _Translation()
@@ -123,6 +121,11 @@ def split(function: Callable[[Any, Any], Any], drawn: Any, given: Any) -> Split:
     )
 
 
+def described(shape: Sequence[int], dtype: Any) -> Any:
+    """What stands for an array that isn't there yet."""
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)  # type: ignore[no-untyped-call]
+
+
 def _places(found: Sequence[Any], noise: int) -> list[int]:
     places, graph, draw = [], 0, noise
     for value in found:
@@ -150,7 +153,9 @@ class _Translation:
         values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
         def value_of(atom: Any) -> Any:
-            return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+            if isinstance(atom, Literal):
+                return np.asarray(atom.val, atom.aval.dtype)  # type: ignore[attr-defined]
+            return values[atom]
 
         for equation in jaxpr.eqns:
             results = self._apply(equation, [value_of(atom) for atom in equation.invars])
