@@ -7,6 +7,7 @@ starts.safetensors   real starting contexts, as latents, with the actions betwee
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -96,6 +97,33 @@ def load(name_or_path: str | Path) -> Checkpoint:
     world = fitted(world, _arrays(folder / _WEIGHTS), folder / _WEIGHTS)
     starts = _starts(folder / _STARTS, model, world.latent_shape)
     return Checkpoint(world, model, game, starts, config["provenance"], config["scores"])
+
+
+def load_starts(name_or_path: str | Path) -> Starts:
+    """The starting contexts of a world, without its weights.
+
+    Raises:
+        CheckpointError: missing, damaged or foreign files.
+    """
+    folder = resolve(name_or_path)
+    model, game = read_model(folder), read_game(folder)
+    return _starts(folder / _STARTS, model, (*model.autoencoder.grid(game.resolution), model.autoencoder.channels))
+
+
+def fingerprint(name_or_path: str | Path) -> bytes:
+    """sha256 of all that decides what a world dreams: its configuration and the file of its weights.
+
+    Raises:
+        CheckpointError: missing files, or a foreign configuration.
+    """
+    folder = resolve(name_or_path)
+    config = read_config(folder)
+    digest = hashlib.sha256(json.dumps([config["model"], config["game"]], sort_keys=True).encode())
+    try:
+        digest.update((folder / _WEIGHTS).read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(folder / _WEIGHTS, "it is missing: the checkpoint is incomplete, restore it") from error
+    return digest.digest()
 
 
 def read_config(folder: Path) -> dict[str, Any]:

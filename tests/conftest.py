@@ -13,6 +13,7 @@ CHECKED = [*(f"neural_env.world.{name}" for name in (*WORLD, *OBJECTIVES)), "neu
 def pytest_configure(config):
     """Set up before anything imports JAX; child processes inherit the environment."""
     os.environ.update(JAX_PLATFORMS="cpu", SDL_VIDEODRIVER="dummy", MPLBACKEND="Agg")
+    os.environ["NEURAL_ENV_RUNTIME"] = "xla"  # the reference; tests of the other one name it
     if hasattr(config, "cache"):  # compiled programs are kept from run to run: most of the time is compilation
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

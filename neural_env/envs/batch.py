@@ -17,6 +17,7 @@ from neural_env.envs.core import Carry, Step
 from neural_env.envs.dials import Dials
 from neural_env.envs.dream import Beginning, Dream, carry_of
 from neural_env.envs.snapshot import Snapshot
+from neural_env.runtime import usable_cores
 
 # Dreams that a CPU steps together, one such group after another: the activations of more don't fit its cache, and the
 # step gets slower the more there are (docs/vector_throughput.md). Accelerators take all at once.
@@ -102,6 +103,52 @@ class Batch:
     def screens(self) -> npt.NDArray[np.uint8]:
         """The present frames, decoded."""
         return np.array(self._screens(self.carries.state))
+
+
+class HostBatch:
+    """`Batch` with OpenVINO: the dreams are on the host, and as many are stepped beside each other as there are cores.
+
+    One core a dream, not all cores for a batch: nothing waits at the end of each layer.
+
+    Args:
+        dream: the world, with as many streams as rows are to be stepped at a time.
+        size: N.
+    """
+
+    def __init__(self, dream: Dream, size: int):
+        self.dream = dream
+        self.size = size
+        self._rows: list[Carry] = []
+
+    @property
+    def carries(self) -> Carry:
+        """Where the dreams are; every leaf `[N, ...]`."""
+        assert self._rows, "place all dreams first"
+        return _stacked(self._rows)
+
+    def place(self, moments: Mapping[int, Beginning | Snapshot]) -> None:
+        """Puts the dreams of these rows somewhere else; the first time, all of them."""
+        placed = {i: self.dream.place(moment) for i, moment in moments.items()}
+        self._rows = [placed[i] if i in placed else self._rows[i] for i in range(self.size)]
+
+    def step(self, actions: npt.NDArray[np.int32], dials: Dials) -> Transition:
+        """One transition of each dream; context noise and temperature are one number for all, or `[N]`."""
+        numbers = (np.broadcast_to(dial, self.size) for dial in (dials.context_noise, dials.temperature))
+        rows = [replace(dials, context_noise=noise, temperature=warmth) for noise, warmth in zip(*numbers, strict=True)]
+        steps = self.dream.advance_rows(self._rows, actions.tolist(), rows)
+        self._rows = [step.state for step in steps]
+        result = [(step.observation, step.reward, step.terminated, step.info.variables) for step in steps]
+        return Transition(*(np.stack(column) for column in zip(*result, strict=True)))
+
+    def screens(self) -> npt.NDArray[np.uint8]:
+        """The present frames, decoded."""
+        return np.stack([self.dream.screen(carry.state) for carry in self._rows])
+
+
+def batch_of(checkpoint: str, decodes: bool, device: str | None, runtime: str, size: int) -> Batch | HostBatch:
+    """N dreams of a world, where and by what they are to be run; the arguments are those of `Dream`."""
+    dream = Dream(checkpoint, decodes, device, runtime, streams=min(size, usable_cores()))
+    return HostBatch(dream, size) if dream.runtime == "openvino" else Batch(dream, size)
 
 
 def _devices(dream: Dream, size: int) -> npt.NDArray[Any]:

@@ -6,7 +6,7 @@ On the host everything is NumPy, a `Beginning` or a `Snapshot`; on the device a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
@@ -22,6 +22,8 @@ from neural_env.envs.core import Carry, DreamState, Step
 from neural_env.envs.dials import Dials
 from neural_env.envs.snapshot import Snapshot, SnapshotError
 from neural_env.game import GameConfig
+from neural_env.runtime import chosen
+from neural_env.world.model import WorldModel
 
 Frame = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -54,27 +56,62 @@ class Dream:
         checkpoint: name of a bundled world, or a folder written by `neural-env bundle`.
         decodes: whether what is shown are frames; else latents, and the decoder runs only where a frame is asked for.
         device: a name like "cpu" or "gpu:0"; None: JAX's default.
+        runtime: "auto", "xla" or "openvino", see `neural_env.runtime`. What OpenVINO doesn't do (encoding of given
+            frames, guidance above 1) XLA does, for which the weights are read when it is first asked for.
+        streams: with OpenVINO, rows that `advance_rows` steps beside each other.
 
     Raises:
         CheckpointError: an unusable checkpoint.
-        ValueError: there is no such device.
+        ImportError: OpenVINO is asked for and not installed.
+        ValueError: there is no such device, or the runtime doesn't run on it.
     """
 
-    def __init__(self, checkpoint: str, decodes: bool = True, device: str | None = None):
-        loaded = files.load(checkpoint)
+    def __init__(
+        self,
+        checkpoint: str,
+        decodes: bool = True,
+        device: str | None = None,
+        runtime: str = "xla",
+        streams: int = 1,
+    ):
+        self._checkpoint = checkpoint
         self.devices = devices(device)
-        self.world = jax.device_put(loaded.world, self.devices[0])
-        self.game, self.starts, self.decodes = loaded.game, loaded.starts, decodes
+        self.runtime = chosen(runtime, self.devices[0].platform)
+        self.game, self.starts, self.decodes = files.read_game(checkpoint), files.load_starts(checkpoint), decodes
         self.observe: core.Observe = core.screen if decodes else core.latent
-        self.context_length = loaded.model.unet.context
-        self.context_shape = (self.context_length, *loaded.world.latent_shape)
-        self._screen = core.bind(core.screen, self.world)
-        self._variables = core.bind(core.variables, self.world)
-        self._encode = core.bind(core.encode_context, self.world)
-        # The carry is donated: the past lives in one buffer on the device, overwritten in place.
-        self._advance = core.bind(core.advance, self.world, donate_argnums=1, static_argnums=4)
-        self._play = core.bind(_play_all, self.world)
+        self.context_shape = self.starts.latents.shape[1:]
+        self.context_length = self.context_shape[0]
+        self._openvino = self._programs(streams) if self.runtime == "openvino" else None
         self._start = cache(self._bundled_start)  # there are few, and each is shown often
+        if self._openvino is None:
+            _ = self.world  # an unusable checkpoint is found now
+
+    @cached_property
+    def world(self) -> WorldModel:
+        """The model, on the first device."""
+        world: WorldModel = jax.device_put(files.load(self._checkpoint).world, self.devices[0])
+        return world
+
+    @cached_property
+    def _screen(self) -> Any:
+        return core.bind(core.screen, self.world)
+
+    @cached_property
+    def _variables(self) -> Any:
+        return core.bind(core.variables, self.world)
+
+    @cached_property
+    def _encode(self) -> Any:
+        return core.bind(core.encode_context, self.world)
+
+    @cached_property
+    def _advance(self) -> Any:
+        # The carry is donated: the past lives in one buffer on the device, overwritten in place.
+        return core.bind(core.advance, self.world, donate_argnums=1, static_argnums=4)
+
+    @cached_property
+    def _play(self) -> Any:
+        return core.bind(_play_all, self.world)
 
     def scene(self, options: Mapping[str, Any]) -> Scene | Snapshot | None:
         """Where `reset`'s options say to begin; None: nothing said.
@@ -120,12 +157,33 @@ class Dream:
 
     def advance(self, carry: Carry, action: int, dials: Dials) -> tuple[npt.NDArray[Any], Step]:
         """`core.advance`; `carry` is used up, the observation is the host's."""
+        if self._openvino is not None and _is_plain(dials):
+            after = self._openvino.advance(carry, action, dials)
+            return cast(npt.NDArray[Any], after.observation), after
         after = self._advance(carry, np.int32(action), dials.on_host(), self.observe)
         return np.array(after.observation), after
 
+    def advance_rows(self, carries: Sequence[Carry], actions: Sequence[int], dials: Sequence[Dials]) -> list[Step]:
+        """`advance` of several dreams; each is what it would be alone."""
+        if self._openvino is not None and _is_plain(dials[0]):
+            stepped: list[Step] = self._openvino.advance_rows(carries, actions, dials)
+            return stepped
+        rows = zip(carries, actions, dials, strict=True)
+        return [jax.device_get(self.advance(carry, action, dial)[1]) for carry, action, dial in rows]
+
     def screen(self, state: DreamState) -> Frame:
         """The present frame of a state."""
-        return np.array(self._screen(state))
+        return np.array(self._screen(state) if self._openvino is None else self._openvino.screen(state))
+
+    def place(self, moment: Beginning | Snapshot) -> Carry:
+        """A carry of one dream, free to be donated, where the runtime wants it."""
+        where = self.devices[0]
+
+        def copied(array: Any) -> Any:
+            return np.array(array) if self._openvino else jax.device_put(jnp.array(array, copy=True), where)
+
+        carry: Carry = jax.tree.map(copied, carry_of(moment))
+        return carry
 
     def branch(self, snapshot: Snapshot, actions: npt.ArrayLike, dials: Dials, seed: int | None = None) -> Branches:
         """The futures of a snapshot under N actions, or N rows of them; see `NeuralDoom.branch`."""
@@ -133,7 +191,7 @@ class Dream:
         checked(snapshot, "branch").require(self.game, self.context_shape)
         keys, root = _keys(snapshot, len(rows), seed), carry_of(snapshot).state
         steps = rows.reshape(len(rows), -1).astype(np.int32)
-        played = jax.device_get(self._play(keys, root, steps, dials.on_host()))
+        played = jax.device_get(self._played(keys, root, steps, dials))
         frames, terminated, (variables, probability) = played.observation, played.terminated, played.info
         elapsed, ended = snapshot.elapsed_steps + steps.shape[1], snapshot.ended | terminated.any(axis=1)
         after = snapshots_of(self.game, played.state, frames[:, -1], variables[:, -1], elapsed, ended)
@@ -141,6 +199,17 @@ class Dream:
         if rows.ndim == 1:
             result = tuple(array[:, 0] for array in result)
         return Branches(*result, after)
+
+    def _played(self, keys: npt.NDArray[np.uint32], root: DreamState, rows: Any, dials: Dials) -> Step:
+        if self._openvino is None or not _is_plain(dials):
+            played: Step = self._play(keys, root, rows, dials.on_host())
+            return played
+        futures = [
+            self._openvino.rollout(Carry(cast(jax.Array, key), root), row, dials)
+            for key, row in zip(keys, rows, strict=True)
+        ]
+        together: Step = jax.tree.map(lambda *arrays: np.stack(arrays), *futures)
+        return together
 
     @property
     def _choices(self) -> str:
@@ -167,11 +236,20 @@ class Dream:
 
     def _bundled_start(self, choice: int) -> Scene:
         latents, actions = self.starts.latents[choice], self.starts.actions[choice]
-        return self._scene(DreamState(jnp.asarray(latents), jnp.asarray(actions)))
+        return self._scene(DreamState(cast(jax.Array, latents), cast(jax.Array, actions)))
 
     def _scene(self, state: DreamState) -> Scene:
         frame = self.screen(state) if self.decodes else None
-        return Scene(np.asarray(state.context), np.asarray(state.actions), frame, np.asarray(self._variables(state)))
+        variables = self._variables(state) if self._openvino is None else self._openvino.variables(state)
+        return Scene(np.asarray(state.context), np.asarray(state.actions), frame, np.asarray(variables))
+
+    def _programs(self, streams: int) -> Any:
+        from neural_env.runtime.openvino import OpenVino
+        from neural_env.runtime.translate import described
+
+        context = described(self.context_shape, np.float32)
+        shapes = DreamState(context, described((self.context_length - 1,), np.int32))
+        return OpenVino(lambda: self.world, files.fingerprint(self._checkpoint), shapes, self.decodes, streams)
 
 
 def checked(state: Any, what: str) -> Snapshot:
@@ -227,10 +305,9 @@ def snapshots_of(
     )
 
 
-def on_device(moment: Beginning | Snapshot, device: jax.Device) -> Carry:
-    """A carry of one dream, free to be donated."""
-    carry: Carry = jax.tree.map(lambda array: jax.device_put(jnp.array(array, copy=True), device), carry_of(moment))
-    return carry
+def _is_plain(dials: Dials) -> bool:
+    """Whether the network is called once a step, which is all that OpenVINO's graphs do."""
+    return dials.guidance is None or dials.guidance == 1
 
 
 def _play_all(world: Any, keys: Any, root: DreamState, actions: Any, dials: Dials) -> Step:

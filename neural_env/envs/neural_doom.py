@@ -23,6 +23,7 @@ from neural_env.envs.arguments import (
 from neural_env.envs.branches import Branches
 from neural_env.envs.doom import DoomEnv, Frame
 from neural_env.envs.snapshot import Snapshot
+from neural_env.runtime import RUNTIMES
 
 if TYPE_CHECKING:
     from neural_env.envs.core import Carry
@@ -50,6 +51,9 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
             limit. `gym.make` keeps an argument of this name for a wrapper, which can only shorten.
         frame_skip: tics an action is held. A world knows one; another raises `ValueError`. None: the world's.
         device: "cpu", "gpu", "gpu:1", "tpu": where the world is run; None: JAX's default.
+        runtime: by what it is run: "xla"; "openvino", faster on a CPU (`pip install "neural-env[cpu]"`); "auto":
+            OpenVINO on a CPU where it is installed, else XLA. Their frames differ by rounding. Guidance above 1 and the
+            encoding of given frames are always XLA's.
         render_mode: None, "rgb_array" or "human".
 
     `context_noise`, `guidance`, `temperature` and `max_episode_steps` are also attributes that may be set between
@@ -77,6 +81,7 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
         max_episode_steps: int | None = None,
         frame_skip: int | None = None,
         device: str | None = None,
+        runtime: str = "auto",
         render_mode: str | None = None,
         **unknown: Any,
     ) -> None:
@@ -94,15 +99,17 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
             max_episode_steps,
             frame_skip,
             device,
+            runtime,
             render_mode,
         )
         self.world = read_world(scenario, checkpoint, frame_skip)
         self._turn(num_steps, context_noise, guidance, temperature, termination)
         one_of("observation", observation, OBSERVATIONS)
         check_device(device)
+        one_of("runtime", runtime, RUNTIMES)
         DoomEnv.__init__(self, self.world.game, render_mode)
         self.observation_space = observation_space(observation, self.world)
-        self.observation, self.device = observation, device
+        self.observation, self.device, self.runtime = observation, device, runtime
         self.max_episode_steps = time_limit(max_episode_steps, self.game)
         self._dream: Dream | None = None
         self._carry: Carry | None = None
@@ -204,9 +211,7 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
         return self._observation()
 
     def _place(self, moment: Beginning | Snapshot) -> None:
-        from neural_env.envs.dream import on_device
-
-        self._carry = on_device(moment, self._loaded().devices[0])
+        self._carry = self._loaded().place(moment)
         self._frame, self._latent = None if moment.frame is None else moment.frame.copy(), moment.context[-1]
         self._variables, self._elapsed_steps = moment.variables, moment.elapsed_steps
 
@@ -214,5 +219,5 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
         if self._dream is None:
             from neural_env.envs.dream import Dream
 
-            self._dream = Dream(self.world.checkpoint, self.observation != "latent", self.device)
+            self._dream = Dream(self.world.checkpoint, self.observation != "latent", self.device, self.runtime)
         return self._dream

@@ -29,9 +29,10 @@ from neural_env.envs.arguments import (
 )
 from neural_env.envs.snapshot import Snapshot
 from neural_env.game import TICS_PER_SECOND
+from neural_env.runtime import RUNTIMES
 
 if TYPE_CHECKING:
-    from neural_env.envs.batch import Batch
+    from neural_env.envs.batch import Batch, HostBatch
     from neural_env.envs.dream import Dream, Scene
 
 Frames = npt.NDArray[np.uint8]
@@ -47,8 +48,8 @@ class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64],
     Arguments:
         num_envs: N, at least 1.
         scenario, checkpoint, num_steps, context_noise, guidance, temperature, termination, observation,
-            max_episode_steps, frame_skip, device: as for `NeuralDoom`. `context_noise` and `temperature` may be `[N]`
-            arrays, and set between steps. A device without a number, such as "gpu", is all of its kind.
+            max_episode_steps, frame_skip, device, runtime: as for `NeuralDoom`. `context_noise` and `temperature` may
+            be `[N]` arrays, and set between steps. A device without a number, such as "gpu", is all of its kind.
         render_mode: None or "rgb_array", a tuple of N frames.
         autoreset_mode: Gymnasium's "NextStep", "SameStep" or "Disabled", or the enum.
 
@@ -83,6 +84,7 @@ class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64],
         max_episode_steps: int | None = None,
         frame_skip: int | None = None,
         device: str | None = None,
+        runtime: str = "auto",
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **unknown: Any,
@@ -102,6 +104,7 @@ class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64],
             max_episode_steps,
             frame_skip,
             device,
+            runtime,
             render_mode,
             autoreset_mode,
         )
@@ -110,10 +113,12 @@ class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64],
         _check_render_mode(render_mode, self.metadata["render_modes"])
         one_of("observation", observation, OBSERVATIONS)
         check_device(device)
+        one_of("runtime", runtime, RUNTIMES)
         self.world = read_world(scenario, checkpoint, frame_skip)
         self.game = game = self.world.game
         self.action_names, self.variable_names = game.action_names, game.variable_names
         self.num_envs, self.observation, self.device = num_envs, observation, device
+        self.runtime = runtime
         self._turn(num_steps, context_noise, guidance, temperature, termination)  # type: ignore[arg-type]  # checked
         self.max_episode_steps = time_limit(max_episode_steps, game)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
@@ -128,7 +133,7 @@ class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64],
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._streams: list[tuple[np.random.Generator, int] | None] = [None] * num_envs  # with their seeds
-        self._batch: Batch | None = None
+        self._batch: Batch | HostBatch | None = None
         self._ready = False  # whether all dreams are somewhere
         self._shown = self._nothing()  # [N, ...] frames, or latents where these are observed
         self._screens: Frames | None = None  # the frames of these latents, once somebody asked for them
@@ -325,13 +330,13 @@ class NeuralDoomVector(Dialled, gym.vector.VectorEnv[Any, npt.NDArray[np.int64],
                 'Disabled: call reset(options={"reset_mask": terminations | truncations})'
             )
 
-    def _loaded_batch(self) -> Batch:
+    def _loaded_batch(self) -> Batch | HostBatch:
         if self._batch is None:
-            from neural_env.envs.batch import Batch
-            from neural_env.envs.dream import Dream
+            from neural_env.envs.batch import batch_of
 
-            dream = Dream(self.world.checkpoint, self.observation != "latent", self.device)
-            self._batch = Batch(dream, self.num_envs)
+            self._batch = batch_of(
+                self.world.checkpoint, self.observation != "latent", self.device, self.runtime, self.num_envs
+            )
         return self._batch
 
 

@@ -41,6 +41,7 @@ def single_of(dreams: NeuralDoomVector) -> NeuralDoom:
         num_steps=dreams.num_steps,
         termination=dreams.termination,
         device=dreams.device,
+        runtime=dreams.runtime,
     )
 
 
