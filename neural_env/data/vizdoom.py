@@ -379,8 +379,10 @@ class DoomEngine:
         """The screen now; ViZDoom hands out a buffer of its own at every state, so it may be kept."""
         state = game.get_state()
         frame: np.ndarray = state.screen_buffer
-        values: np.ndarray = state.game_variables
-        self._frame, self._values = frame, values
+        self._frame = frame
+        values = state.game_variables
+        assert values is not None  # the signals' are always asked for
+        self._values = values
         if self._automap:
             self._map = state.automap_buffer
         return frame
