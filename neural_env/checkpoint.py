@@ -254,7 +254,7 @@ def _variant(variants: list[Any], kind: Any) -> Any:
     """The one of several configurations that calls itself so."""
     by_kind = {next(f.default for f in fields(variant) if f.name == "kind"): variant for variant in variants}
     if kind not in by_kind:
-        raise TypeError(f"unknown kind {kind!r}, there are {sorted(by_kind)}")
+        raise TypeError(f"unknown kind {kind!r}, there are {sorted(map(str, by_kind))}")
     return by_kind[kind]
 
 

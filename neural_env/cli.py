@@ -42,7 +42,9 @@ from neural_env.training.run import (
     DistillRun,
     OutcomeRun,
     RolloutRun,
+    SamplerRun,
     bundle,
+    choose_sampler,
     train_autoencoder,
     train_decoder,
     train_denoiser,
@@ -57,6 +59,7 @@ Train = Annotated[
     | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
     | Annotated[RolloutRun, tyro.conf.subcommand("rollout")]
     | Annotated[DistillRun, tyro.conf.subcommand("distill")]
+    | Annotated[SamplerRun, tyro.conf.subcommand("sampler")]
     | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
     | Annotated[AgentRun, tyro.conf.subcommand("agent")],
@@ -103,6 +106,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_rollout(run)
         case DistillRun():
             train_distill(run)
+        case SamplerRun():
+            choose_sampler(run)
         case DecoderRun():
             train_decoder(run)
         case OutcomeRun():

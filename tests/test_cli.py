@@ -18,7 +18,8 @@ def test_help_names_every_verb(capsys):
 
 
 VERBS = [
-    *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train decoder", "train agent"),
+    *("train rollout", "train distill", "train sampler", "train decoder"),
+    *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train agent"),
     *("bundle", "evaluate world", "evaluate agent", "demo"),
 ]
 

@@ -31,6 +31,8 @@ class World:
     context_length: int  # past frames that it sees
     latent_shape: tuple[int, int, int]  # h, w, c
     can_be_guided: bool  # whether it was trained to dream without a past, too
+    num_steps: int  # denoising steps a frame that suit it
+    most_steps: int | None  # that it can make; None: any number
 
 
 class Dial:
@@ -125,11 +127,14 @@ class Dialled:
         )
 
     def _turn(
-        self, num_steps: int, context_noise: float, guidance: float, temperature: float, termination: str
+        self, num_steps: int | None, context_noise: float, guidance: float, temperature: float, termination: str
     ) -> None:
         """Sets all, once `world` is known."""
+        num_steps = self.world.num_steps if num_steps is None else num_steps
         if isinstance(num_steps, bool) or not isinstance(num_steps, int) or num_steps < 1:
             raise ValueError(f"num_steps must be an integer of at least 1, got {num_steps!r}")
+        if self.world.most_steps is not None and num_steps > self.world.most_steps:
+            raise ValueError(f"num_steps must be at most {self.world.most_steps} in this world, got {num_steps}")
         self.num_steps, self.termination = num_steps, termination
         self.context_noise, self.guidance, self.temperature = context_noise, guidance, temperature
 
@@ -191,7 +196,8 @@ def read_world(scenario: str | None, checkpoint: str | None, frame_skip: int | N
     if frame_skip not in (None, game.frame_skip):
         raise ValueError(f"this world was trained at frame_skip {game.frame_skip}, not {frame_skip}: leave it out")
     shape = (*model.autoencoder.grid(game.resolution), model.autoencoder.channels)
-    return World(name, game, model.unet.context, shape, model.unet.context_dropout > 0)
+    can_be_guided = model.unet.context_dropout > 0
+    return World(name, game, model.unet.context, shape, can_be_guided, model.num_steps, model.objective.most_steps)
 
 
 def observation_space(observation: str, world: World) -> gym.Space[Any]:

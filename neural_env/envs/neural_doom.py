@@ -37,7 +37,8 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
     Arguments:
         scenario: a scenario with a bundled world; ignored if `checkpoint` is given and None is not.
         checkpoint: name of a bundled world, or a folder written by `neural-env bundle`. Default: the scenario's.
-        num_steps: denoising steps a frame, at least 1. More steps, sharper and slower.
+        num_steps: denoising steps a frame, at least 1; more are slower. None: as many as suit the world, which for
+            most is 1. A distilled world takes no more.
         context_noise: level in [0, 0.7] at which the past is corrupted before the model sees it.
         guidance: weight of the past frames, at least 1, which is none. For worlds trained with context dropout.
         temperature: in [0, 2], of the noise that a frame is drawn from and of the draw that ends an episode; at 0
@@ -67,7 +68,7 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
         self,
         scenario: str | None = None,
         checkpoint: str | None = None,
-        num_steps: int = 1,
+        num_steps: int | None = None,
         context_noise: float = 0.0,
         guidance: float = 1.0,
         temperature: float = 1.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,8 +25,10 @@ from neural_env.training.latents import LatentData, Weigh, Windows, encoded, fra
 from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measured
 from neural_env.training.rollout import HORIZONS, RolloutConfig, RolloutStage
+from neural_env.training.sampler import SamplerConfig, choice_of, scored
 from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
+from neural_env.world.diffusion import EDM
 from neural_env.world.model import PRESETS, ModelConfig, WorldModel, distilled
 from neural_env.world.parameters import all_arrays, fingerprint, replaced
 from neural_env.world.unet import UNet
@@ -84,6 +86,17 @@ class DistillRun(TrainConfig):
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=2e-4))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
     distill: DistillConfig = field(default_factory=DistillConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerRun:
+    """Choose, on validation windows, the noise levels at which a few steps are made; nothing is learnt."""
+
+    data: tuple[Path, ...]  # dataset folders that the run was trained on
+    out: Path  # folder of the run
+    preset: str = "small"  # sizes of the model
+    max_frames_per_dataset: int | None = None  # as in training
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +164,31 @@ def train_distill(run: DistillRun) -> None:
     _hand_over(stage, module, run, state, corpus, parent=parent)
 
 
+def choose_sampler(run: SamplerRun) -> None:
+    """The levels of the run's denoiser's few steps; `bundle` takes them."""
+    common = TrainConfig(
+        data=run.data, out=run.out, preset=run.preset, max_frames_per_dataset=run.max_frames_per_dataset
+    )
+    corpus = _corpus(common)
+    world = _with_autoencoder(common, corpus)
+    world.unet, _ = _denoiser(world.unet, run.out, ("rollout",))
+    _, validation = _windows(common, corpus, world, pictures_only=True)
+    scores = scored(world, validation, run.sampler)
+    folder = run.out / "sampler"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {
+        **choice_of(scores, run.sampler),
+        "parent": fingerprint(all_arrays(world.unet)),
+        "code_version": __version__,
+    }
+    temporary = folder / "stage.tmp"
+    temporary.write_text(json.dumps(written, indent=2) + "\n")
+    temporary.replace(folder / "stage.json")
+    for score in scores:
+        Console().print("  ".join(f"{name} {value:.4g}" for name, value in score._asdict().items()))
+    Console().print(f"sampler: {run.sampler.num_steps} steps, the last at {scores[0].sigma_last}, see {folder}")
+
+
 def train_decoder(run: DecoderRun) -> None:
     """Better pictures of the same latents."""
     corpus = _corpus(run)
@@ -213,6 +251,11 @@ def _with_denoiser(
 ) -> tuple[WorldModel, ModelConfig, list[str]]:
     """The world with the denoiser of the run's last stage, its configuration, and the stages that made the denoiser."""
     unet, stages = _denoiser(world.unet, folder, ("rollout", "distill"))
+    choice = folder / "sampler" / "stage.json"
+    if "distill" not in stages and choice.is_file():
+        model = _with_sampler(model, unet, choice)
+        world.objective, world.num_steps = model.objective, model.num_steps
+        stages.append("sampler")
     if "distill" in stages:
         model = distilled(model)
         student = nnx.eval_shape(lambda: WorldModel(model, corpus.game, rngs=nnx.Rngs(0)))
@@ -222,6 +265,17 @@ def _with_denoiser(
         world = student
     world.unet = unet
     return world, model, stages
+
+
+def _with_sampler(model: ModelConfig, unet: UNet, path: Path) -> ModelConfig:
+    """The configuration with the levels and steps chosen for this denoiser."""
+    choice = json.loads(path.read_text())
+    if choice["parent"] != fingerprint(all_arrays(unet)):
+        cure = f"choose it again, or remove {path.parent}"
+        raise ValueError(f"the sampler was chosen for other weights than the run's denoiser has: {cure}")
+    assert isinstance(model.objective, EDM)
+    objective = replace(model.objective, sigma_last=choice["sigma_last"], eta=choice["eta"])
+    return replace(model, objective=objective, num_steps=choice["num_steps"])
 
 
 def _denoiser(unet: UNet, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:

@@ -6,8 +6,9 @@ condition of what is `Told`, whose `block`s listen to it, and whose `vector` is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,26 @@ class Sizes(NamedTuple):
     features: int  # of the conditioning vector
     without_past: bool = False  # whether items without a past occur
     tells_step: bool = False  # whether the network is told the length of the sampler's step
+
+
+class Listening(Protocol):
+    """What a conditioner is to the U-Net."""
+
+    def __call__(self, told: Told) -> Any:
+        """Returns the condition, which only the conditioner and its blocks look into.
+
+        Raises:
+            ValueError: `told` lacks what the model was built to hear, or has what it was not.
+        """
+        ...
+
+    def block(self, features_in: int, features_out: int, *, rngs: nnx.Rngs) -> Callable[..., Float[Array, "b h w d"]]:
+        """A block of the U-Net: `block(x, condition)`."""
+        ...
+
+    def vector(self, condition: Any) -> Float[Array, "b e"]:
+        """The condition as one vector."""
+        ...
 
 
 class Gist(nnx.Module):
@@ -227,16 +248,19 @@ class AttendingBlock(nnx.Module):
         """Returns features with `features_out` channels."""
         x = self.block(x, condition.embedding)
         places = self.norm(x).reshape(len(x), -1, x.shape[-1])
-        return x + self.attention(places, condition.actions).reshape(x.shape)
+        heard: Float[Array, "b h w d"] = self.attention(places, condition.actions).reshape(x.shape)
+        return x + heard
 
 
 def _sample_noise(noise: nnx.Linear, step: nnx.Linear | None, told: Told) -> Float[Array, "b e"]:
     """What is said about the sample itself: how noisy it is and, to some, how long the sampler's step is."""
     embedding: Float[Array, "b e"] = noise(fourier_features(told.c_noise, 64))
-    if (step is None) != (told.c_step is None):
+    if step is not None and told.c_step is not None:
+        return embedding + step(fourier_features(told.c_step, 64))
+    if step is not None or told.c_step is not None:
         hears = "isn't told" if step is None else "must be told"
         raise ValueError(f"this network {hears} the length of the sampler's step: use the objective it was built for")
-    return embedding if step is None else embedding + step(fourier_features(told.c_step, 64))
+    return embedding
 
 
 def _learned(no_past: nnx.Param[Array] | None) -> nnx.Param[Array]:

@@ -29,6 +29,7 @@ class EDM:
     """
 
     tells_step: ClassVar[bool] = False
+    most_steps: ClassVar[int | None] = None
 
     kind: Literal["edm"] = "edm"
     log_mean: float = 1.0  # of ln(sigma): a few-step sampler lives at high noise, hence above Karras' -1.2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Array, Float
 
@@ -17,6 +17,8 @@ from neural_env.world.velocity import VPrediction
 @dataclass(frozen=True)
 class Distilled:
     """The objective that the teacher was trained with, and one step of its sampler."""
+
+    most_steps: ClassVar[int | None] = 1
 
     kind: Literal["distilled"] = "distilled"
     teacher: EDM | VPrediction | Shortcut = field(default_factory=EDM)

@@ -138,7 +138,8 @@ class WorldModel(nnx.Module):
 
         def network(x: Latent, c_noise: Float[Array, " b"], c_step: Float[Array, " b"] | None = None) -> Latent:
             told = (c_noise,) if c_step is None else (c_noise, c_step)
-            return jax.lax.cond(jnp.asarray(weight) == 1, plain, extrapolated, x, *told)
+            out: Latent = jax.lax.cond(jnp.asarray(weight) == 1, plain, extrapolated, x, *told)
+            return out
 
         return network
 

@@ -23,7 +23,7 @@ class Network(Protocol):
     Given fewer items than conditions were bound, it takes the first items' conditions.
     """
 
-    def __call__(self, x: Latent, c_noise: Float[Array, " b"], c_step: Float[Array, " b"] | None = None) -> Latent:
+    def __call__(self, x: Latent, c_noise: Float[Array, " b"], c_step: Float[Array, " b"] | None = None, /) -> Latent:
         """Returns the raw output for `x` [b, h, w, c].
 
         `c_noise`, of order 1, says how noisy `x` is; `c_step` how far the sampler is about to go, to a network that was
@@ -36,7 +36,7 @@ class Network(Protocol):
 class Denoiser(Protocol):
     """D: the estimate of the clean latent [b, h, w, c] from a noised one, at the noise that `level` [b] stands for."""
 
-    def __call__(self, x: Latent, level: Float[Array, " b"]) -> Latent:
+    def __call__(self, x: Latent, level: Float[Array, " b"], /) -> Latent:
         """Returns the estimate."""
         ...
 
@@ -47,6 +47,11 @@ class Objective(Protocol):
     @property
     def tells_step(self) -> bool:
         """Whether the network is told the length of the sampler's step."""
+        ...
+
+    @property
+    def most_steps(self) -> int | None:
+        """The most steps that a sample can be drawn in; None: any number."""
         ...
 
     def loss(self, network: Network, key: Key, x0: Latent, channel_weight: Float[Array, " c"]) -> Float[Array, " b"]:

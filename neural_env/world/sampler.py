@@ -21,7 +21,7 @@ from neural_env.world.objective import Denoiser
 class Shortcuts(Protocol):
     """x1(x; tau, d): the clean latent towards which a step of length d [b] from time tau [b] goes straight."""
 
-    def __call__(self, x: Latent, tau: Float[Array, " b"], d: Float[Array, " b"]) -> Latent:
+    def __call__(self, x: Latent, tau: Float[Array, " b"], d: Float[Array, " b"], /) -> Latent:
         """Returns the estimate [b, h, w, c]."""
         ...
 

@@ -36,6 +36,11 @@ class Shortcut:
         if not 0 < self.skipping < 1:
             raise ValueError(f"skipping is a share of the batch within (0, 1), got {self.skipping}")
 
+    @property
+    def most_steps(self) -> int:
+        """Of the shortest length that was trained."""
+        return int(2**self.halvings)
+
     def loss(self, network: Network, key: Key, x0: Latent, channel_weight: Float[Array, " c"]) -> Float[Array, " b"]:
         """The flow's loss, and in the batch's first items that of a double step (Dreamer 4, eqs. 4, 7 and 8)."""
         key_step, key_time, key_noise = jax.random.split(key, 3)
@@ -60,9 +65,9 @@ class Shortcut:
         temperature: float | Float[Array, ""] = 1.0,
     ) -> Latent:
         """Equal steps. Powers of two are what training drew; between them, the network must guess."""
-        if num_steps > 2**self.halvings:
-            shortest = f"the shortest step that was trained is 1/{2**self.halvings}"
-            raise ValueError(f"{shortest}: num_steps must be at most {2**self.halvings}, got {num_steps}")
+        if num_steps > self.most_steps:
+            shortest = f"the shortest step that was trained is 1/{self.most_steps}"
+            raise ValueError(f"{shortest}: num_steps must be at most {self.most_steps}, got {num_steps}")
         return few_step(self.shortcuts(network), key, shape, num_steps, temperature)
 
     def as_flow(self) -> Shortcut:

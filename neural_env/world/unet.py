@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int32
 
 from neural_env.arrays import Latent
-from neural_env.world.conditioning import AdaGN, CrossAttention, Sizes, Told
+from neural_env.world.conditioning import AdaGN, CrossAttention, Listening, Sizes, Told
 from neural_env.world.layers import Position, conv, resize_to, zero_conv
 from neural_env.world.objective import Network
 
@@ -48,7 +48,7 @@ class UNet(nnx.Module):
         widths, e, without_past = config.widths, config.embedding, config.context_dropout > 0
         self.context_dropout = config.context_dropout
         sizes = Sizes(num_actions, config.context, grid, channels, e, without_past, tells_step)
-        self.conditioner = config.conditioning.build(sizes, rngs=rngs)
+        self.conditioner: Listening = config.conditioning.build(sizes, rngs=rngs)
         block = partial(self.conditioner.block, rngs=rngs)
         self.stem = conv(channels * (config.context + 1), widths[0], rngs=rngs)
         self.position = Position(grid, widths[0], rngs=rngs)

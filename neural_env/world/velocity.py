@@ -36,6 +36,11 @@ class VPrediction:
         if not 0 < self.beta_first <= self.beta_last < 1:
             raise ValueError(f"betas must rise within (0, 1), got {self.beta_first} to {self.beta_last}")
 
+    @property
+    def most_steps(self) -> int:
+        """One for each noise level."""
+        return self.times
+
     def loss(self, network: Network, key: Key, x0: Latent, channel_weight: Float[Array, " c"]) -> Float[Array, " b"]:
         """||v_hat - v||^2 at times drawn evenly (GameNGen section 3.2)."""
         key_time, key_noise = jax.random.split(key)

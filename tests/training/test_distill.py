@@ -59,6 +59,10 @@ class NoWindows:
         return [{**self.batch(0, size), "latent": np.zeros((size, *SHAPE), np.float32)}] * batches
 
 
+def on_device(batch):
+    return {name: jnp.asarray(array) for name, array in batch.items()}
+
+
 @pytest.fixture
 def student_of(monkeypatch):
     """Distils a world into an affine network; returns samples of it."""
@@ -67,7 +71,7 @@ def student_of(monkeypatch):
     def learn(world):
         stage = DistillStage(world, NoWindows(), NoWindows(), DistillConfig(teacher_steps=32, guidance=2.0))
         module, adam = Affine(), optax.adam(0.05)
-        batch = stage.batch(0, 16)
+        batch = on_device(stage.batch(0, 16))
 
         def update(carry, key):
             params, state = carry
@@ -84,9 +88,14 @@ def student_of(monkeypatch):
     return learn
 
 
+def flown(mean):
+    """Where the flow of N(mean, STD^2) takes a start of mean 0, which is a little short of the mean."""
+    return mean * (1 - STD / np.hypot(STD, EDM().sigma_max))
+
+
 def test_a_student_draws_in_one_step_what_its_teacher_draws_in_many(student_of):
     drawn = student_of(Gaussian())
-    assert abs(drawn.mean() - MEAN) < 0.02
+    assert abs(drawn.mean() - flown(MEAN)) < 0.015
     assert abs(drawn.std() / STD - 1) < 0.12  # 32 Euler steps fall short of the deviation by 9 %
     noise = jax.random.normal(jax.random.key(1), drawn.shape)
     assert np.corrcoef(drawn.ravel(), noise.ravel())[0, 1] > 0.999  # equal noise, equal sample
@@ -95,7 +104,7 @@ def test_a_student_draws_in_one_step_what_its_teacher_draws_in_many(student_of):
 
 
 def test_a_teacher_that_knows_dreams_without_a_past_teaches_with_guidance(student_of):
-    assert abs(student_of(Gaussian(context_dropout=0.1)).mean() - 2.0 * MEAN) < 0.02
+    assert abs(student_of(Gaussian(context_dropout=0.1)).mean() - flown(2.0 * MEAN)) < 0.015
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +133,7 @@ def test_student_and_teacher_are_compared_on_the_same_noise(tiny_world, windows,
 
 def test_the_loss_reaches_every_weight_of_the_student(tiny_world, windows):
     stage = DistillStage(tiny_world, windows, windows, DistillConfig(teacher_steps=2))
-    batch = stage.batch(0, 2)
+    batch = on_device(stage.batch(0, 2))
     assert batch.keys() == {"context", "actions"}
     loss = jax.jit(jax.grad(lambda p: stage.loss(replaced(tiny_world.unet, p), batch, jax.random.key(0))[0]))
     gradient = loss(parameters(tiny_world.unet))

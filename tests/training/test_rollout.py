@@ -47,6 +47,10 @@ def test_windows_without_more_frames_are_as_ever(data):
         windows(data, ahead=30)
 
 
+def on_device(batch):
+    return {name: jnp.asarray(array) for name, array in batch.items()}
+
+
 class Spied:
     """A world, its denoiser and its objective at once, which note what they are given."""
 
@@ -76,7 +80,7 @@ def spied(data, monkeypatch):
     def spy(forced, size=8):
         world = Spied()
         stage = RolloutStage(world, windows(data), windows(data).evenly(2, 1), RolloutConfig(FRAMES, forced))
-        batch = stage.batch(0, size)
+        batch = on_device(stage.batch(0, size))
         _, logs = stage.loss(world, batch, jax.random.key(0))
         return world, batch, logs
 
@@ -120,7 +124,7 @@ def stage(tiny_world, data):
 
 
 def test_no_gradient_passes_through_own_frames(stage, tiny_world):
-    unet, batch, key = tiny_world.unet, stage.batch(0, 2), jax.random.key(0)
+    unet, batch, key = tiny_world.unet, on_device(stage.batch(0, 2)), jax.random.key(0)
 
     def gradient(loss):
         return jax.jit(jax.grad(lambda params: loss(replaced(unet, params))))(parameters(unet))

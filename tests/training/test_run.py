@@ -16,29 +16,41 @@ import pytest
 from safetensors.numpy import load_file
 
 import neural_env
-from neural_env.checkpoint import CheckpointError
+from neural_env.checkpoint import CheckpointError, load_module
 from neural_env.cli import main
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.corpus import Corpus
 from neural_env.data.shards import Dataset
+from neural_env.training.distill import DistillConfig
 from neural_env.training.latents import encode_frames
 from neural_env.training.loop import LoopConfig
+from neural_env.training.rollout import RolloutConfig
 from neural_env.training.run import (
     AutoencoderRun,
     BundleRun,
     DecoderRun,
     DenoiserRun,
+    DistillRun,
     OutcomeRun,
+    RolloutRun,
+    SamplerRun,
     bundle,
+    choose_sampler,
     some_frames,
     train_autoencoder,
     train_decoder,
     train_denoiser,
+    train_distill,
     train_outcome,
+    train_rollout,
 )
+from neural_env.training.sampler import SamplerConfig
 from neural_env.training.state import StateStore
+from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays
+from neural_env.world.shortcut import Shortcut
+from neural_env.world.velocity import VPrediction
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +62,8 @@ TRAIN = {
     "denoiser": (DenoiserRun, train_denoiser),
     "decoder": (DecoderRun, train_decoder),
     "outcome": (OutcomeRun, train_outcome),
+    "rollout": (RolloutRun, train_rollout),
+    "distill": (DistillRun, train_distill),
 }
 
 
@@ -189,6 +203,113 @@ def test_a_decoder_fine_tuned_from_another_auto_encoder_is_refused(run, data, tm
     record.write_text(json.dumps(json.loads(record.read_text()) | {"autoencoder": "another"}))
     with pytest.raises(ValueError, match=r"from another auto-encoder than the run's: fine-tune it again, or remove"):
         bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset="tiny"))
+
+
+# Stages that the denoiser may go through besides.
+
+
+@pytest.fixture(scope="module")
+def longer_run(run, data, tmp_path_factory):
+    """The run, its denoiser trained on own frames and then distilled to one step."""
+    out = tmp_path_factory.mktemp("longer") / "run"
+    shutil.copytree(run, out)
+    shutil.rmtree(out / "decoder")
+    train("rollout", data, out, rollout=RolloutConfig(frames=3))
+    train("distill", data, out, distill=DistillConfig(teacher_steps=2))
+    return out
+
+
+def bundled(data, run, out):
+    bundle(BundleRun(data=(data,), run=run, out=out, preset="tiny"))
+    return neural_env.load(out)
+
+
+def test_the_last_stage_there_is_makes_the_bundles_denoiser(longer_run, data, tmp_path):
+    shutil.copytree(longer_run, tmp_path / "run")
+    for stages in (("denoiser", "rollout", "distill"), ("denoiser", "rollout"), ("denoiser",)):
+        made = bundled(data, tmp_path / "run", tmp_path / "world")
+        assert tuple(made.provenance["stages"]) == ("autoencoder", *stages, "outcome")
+        last = load_module(made.world.unet, tmp_path / "run" / stages[-1] / WEIGHTS)
+        for name, array in all_arrays(last).items():
+            np.testing.assert_allclose(all_arrays(made.world.unet)[name], array, rtol=2**-7)
+        shutil.rmtree(tmp_path / "run" / stages[-1])
+
+
+def test_a_distilled_world_takes_one_step_and_says_so(longer_run, data, tmp_path):
+    made = bundled(data, longer_run, tmp_path / "world")
+    tiny = PRESETS["tiny"]
+    assert made.model == replace(tiny, objective=Distilled(teacher=tiny.objective), num_steps=1)
+    plays_five_steps(tmp_path / "world")
+    with pytest.raises(ValueError, match="num_steps must be at most 1 in this world, got 2"):
+        gym.make("NeuralDoom-v0", checkpoint=str(tmp_path / "world"), num_steps=2)
+
+
+def test_a_student_of_a_guided_world_needs_no_guidance(run, data, tmp_path, monkeypatch):
+    tiny = PRESETS["tiny"]
+    monkeypatch.setitem(PRESETS, "guided", replace(tiny, unet=replace(tiny.unet, context_dropout=0.1)))
+    for part in ("autoencoder", "outcome", "latents"):
+        shutil.copytree(run / part, tmp_path / "run" / part)
+    train("denoiser", data, tmp_path / "run", preset="guided")
+    train("distill", data, tmp_path / "run", preset="guided", distill=DistillConfig(teacher_steps=2))
+    bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset="guided"))
+    made = neural_env.load(tmp_path / "world")
+    assert made.world.context_dropout == 0 and "unet.conditioner.no_past" not in all_arrays(made.world)
+    plays_five_steps(tmp_path / "world")
+
+
+def test_the_bundle_takes_the_sampler_that_was_chosen_for_its_denoiser(run, data, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    tried = SamplerConfig(num_steps=3, sigma_lasts=(0.5,), etas=(1.0,), windows=32)
+    choose_sampler(SamplerRun(data=(data,), out=tmp_path / "run", preset="tiny", sampler=tried))
+    made = bundled(data, tmp_path / "run", tmp_path / "world")
+    tiny = PRESETS["tiny"]
+    assert made.model == replace(tiny, objective=replace(tiny.objective, sigma_last=0.5, eta=1.0), num_steps=3)
+    env = gym.make("NeuralDoom-v0", checkpoint=str(tmp_path / "world"))
+    assert env.unwrapped.num_steps == 3
+    train("rollout", data, tmp_path / "run", rollout=RolloutConfig(frames=3))
+    with pytest.raises(ValueError, match="chosen for other weights than the run's denoiser has: choose it again"):
+        bundled(data, tmp_path / "run", tmp_path / "world")
+
+
+def test_the_decoder_is_fine_tuned_on_what_the_last_denoiser_predicts(longer_run, data, tmp_path):
+    shutil.copytree(longer_run, tmp_path / "run")
+    train("decoder", data, tmp_path / "run")
+    assert "decoder" in bundled(data, tmp_path / "run", tmp_path / "world").provenance["stages"]
+
+
+@pytest.mark.parametrize(("stage", "before"), [("rollout", "denoiser"), ("distill", "rollout")])
+def test_a_later_stage_of_other_weights_is_refused(longer_run, data, tmp_path, stage, before):
+    shutil.copytree(longer_run, tmp_path / "run")
+    record = tmp_path / "run" / stage / "stage.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"parent": "another"}))
+    with pytest.raises(ValueError, match=f"the {stage} stage began from other weights than the {before} stage left"):
+        bundled(data, tmp_path / "run", tmp_path / "world")
+
+
+def test_a_later_stage_goes_on_from_no_other_weights_than_it_began_from(longer_run, data, tmp_path):
+    shutil.copytree(longer_run, tmp_path / "run")
+    train("rollout", data, tmp_path / "run", rollout=RolloutConfig(frames=3))  # finished: nothing to do
+    shutil.copy(tmp_path / "run" / "rollout" / WEIGHTS, tmp_path / "run" / "denoiser" / WEIGHTS)
+    with pytest.raises(ValueError, match="holds a training that began from other weights than the run has now"):
+        train("rollout", data, tmp_path / "run", rollout=RolloutConfig(frames=3))
+
+
+@pytest.mark.parametrize("stage", ["rollout", "distill"])
+def test_a_later_stage_without_a_denoiser_names_what_to_run(run, data, tmp_path, stage):
+    shutil.copytree(run / "autoencoder", tmp_path / "autoencoder")
+    with pytest.raises(CheckpointError, match="missing: run the denoiser stage first"):
+        train(stage, data, tmp_path)
+
+
+@pytest.mark.parametrize("objective", [VPrediction(), Shortcut()], ids=lambda objective: objective.kind)
+def test_a_world_of_another_objective_is_trained_bundled_and_played(run, data, tmp_path, monkeypatch, objective):
+    monkeypatch.setitem(PRESETS, "other", replace(PRESETS["tiny"], objective=objective, num_steps=2))
+    for part in ("autoencoder", "outcome", "latents"):
+        shutil.copytree(run / part, tmp_path / "run" / part)
+    train("denoiser", data, tmp_path / "run", preset="other")
+    bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset="other"))
+    assert neural_env.load(tmp_path / "world").model == PRESETS["other"]
+    plays_five_steps(tmp_path / "world")
 
 
 def test_weights_of_another_preset_are_refused(run, data, tmp_path, monkeypatch):
