@@ -61,7 +61,9 @@ def cosine(peak: float, warmup: int, steps: int) -> Callable[[Any], Any]:
 
 def constant(peak: float, warmup: int, steps: int) -> Callable[[Any], Any]:
     """From 0 up to `peak` in `warmup` steps, then `peak`; `steps` are of no account, so more can be added later."""
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)], [warmup])
+    parts = [optax.linear_schedule(0.0, peak, warmup), optax.constant_schedule(peak)]
+    schedule: Callable[[Any], Any] = optax.join_schedules(parts, [warmup])
+    return schedule
 
 
 SCHEDULES: dict[str, Callable[[float, int, int], Callable[[Any], Any]]] = {"cosine": cosine, "constant": constant}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.outcome import BinnedOutcomes, Outcome, PointOutcomes, Truth
 from neural_env.world.parameters import replaced
 
-OutcomeModule = TypeVar("OutcomeModule", PointOutcomes, BinnedOutcomes)
+OutcomeModule: TypeAlias = PointOutcomes | BinnedOutcomes
 
 ENDS_PER_BATCH = 0.25  # share of terminating transitions in a batch, corrected in the loss
 EVENTS_PER_BATCH = 0.25  # share of those whose reward, or change of a variable, stands out; corrected likewise
@@ -116,7 +116,7 @@ class OutcomeStage:
         truth, foretold = self._validation_outcomes(module)
         return reliability(foretold.termination, truth.ends == 1)
 
-    def _validation_outcomes(self, module: OutcomeModule) -> tuple[Truth, _Foretold]:
+    def _validation_outcomes(self, module: OutcomeModule) -> tuple[_Happened, _Foretold]:
         rows, truths, outcomes = self._validated, [], []
         for start in range(0, len(rows), _CHUNK):
             part = np.minimum(np.arange(start, start + _CHUNK), len(rows) - 1)  # one shape: the last row fills it up
@@ -126,10 +126,18 @@ class OutcomeStage:
         truth, foretold = (
             [np.concatenate(column)[: len(rows)] for column in zip(*parts, strict=True)] for parts in (truths, outcomes)
         )
-        return Truth(*truth), _Foretold(*foretold)
+        return _Happened(*truth), _Foretold(*foretold)
 
 
 _INPUTS = ("context", "actions", "latent")
+
+
+class _Happened(NamedTuple):
+    """A `Truth` on the host."""
+
+    reward: np.ndarray
+    ends: np.ndarray
+    variables: np.ndarray
 
 
 class _Foretold(NamedTuple):

@@ -372,7 +372,7 @@ class BinnedOutcomes(nnx.Module):
         return logit, *self._cut(rest)
 
     def _cut(self, logits: Float[Array, "b o"]) -> tuple[Float[Array, "b k"], Float[Array, "b v k"]]:
-        each = logits.reshape(len(logits), -1, len(self.reward_bins[...]))
+        each = logits.astype(jnp.float32).reshape(len(logits), -1, len(self.reward_bins[...]))
         return each[:, 0], each[:, 1:]
 
     def _means(self, logits: Float[Array, "b v k"]) -> Float[Array, "b v"]:

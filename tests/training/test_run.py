@@ -375,7 +375,7 @@ def test_beginning_with_weights_of_another_size_is_refused(run, data, tmp_path, 
 KILLED = replace(LOOP, steps=12, checkpoint_minutes=0.0)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", TRAIN)
 def test_a_stage_that_was_killed_goes_on_to_the_weights_it_would_have_had(run, data, tmp_path, stage):
     folders = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
