@@ -17,11 +17,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, UInt8
 from rich.progress import track
 
-from neural_env.world.layers import conv
+from neural_env.agents.policy import PatchConv  # a strided convolution's gradient is slow on a CPU
 
 FOLDS = 2
 _BATCH = 16
-_FEATURES = 32
+_FEATURES = 16
 _IN_ORDER = 2  # changes, at most, whose order is kept: what a longer clip shows may come at any time
 Gather = Callable[[np.ndarray], np.ndarray]  # rows -> clips, uint8 [b, t, H, W, 3]
 
@@ -31,8 +31,8 @@ class Probe(nnx.Module):
 
     def __init__(self, classes: int, frames: int, *, rngs: nnx.Rngs):
         self.in_order = frames - 1 if frames - 1 <= _IN_ORDER else 1
-        self.first = nnx.Conv(9, _FEATURES, (4, 4), strides=(4, 4), rngs=rngs)
-        self.second = conv(_FEATURES, 2 * _FEATURES, stride=2, rngs=rngs)
+        self.first = PatchConv(9, _FEATURES, 4, 4, rngs=rngs)
+        self.second = PatchConv(_FEATURES, 2 * _FEATURES, 3, 2, rngs=rngs)
         self.out = nnx.Linear(4 * _FEATURES * self.in_order, classes, rngs=rngs)
 
     def __call__(self, clips: UInt8[Array, "b t H W 3"]) -> Float[Array, "b k"]:

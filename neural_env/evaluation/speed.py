@@ -41,14 +41,14 @@ def speed_rows(checkpoint: Checkpoint, dials: Dials) -> list[Row]:
     return [Row(SECTION, RATE, exact(rate), "", 1, {"real time": exact(real_time)}, "of one dream; the median step")]
 
 
-def step_rows(world: WorldModel, windows: Windows, dials: Dials, steps: Sequence[int]) -> list[Row]:
-    """Teacher-forced PSNR by the number of denoising steps, on the same windows."""
+def step_rows(world: WorldModel, dreamer: Dreamer, windows: Windows, dials: Dials, steps: Sequence[int]) -> list[Row]:
+    """Teacher-forced PSNR by the number of denoising steps, on the same windows; `dreamer` is compiled with `dials`."""
+    past, at = np.unique(windows.past, return_inverse=True)
+    latents = dreamer.encode(windows.screens[past])
     found: dict[int, Estimate] = {}
     for count in steps:
-        dreamer = Dreamer(world, Dials(count, dials.context_noise))
-        past, at = np.unique(windows.past, return_inverse=True)
-        latents = dreamer.encode(windows.screens[past])
-        imagined = dreamer.imagine(latents, at.reshape(windows.past.shape), windows.actions, f"{count} step(s)")
+        other = dreamer if count == dials.num_steps else Dreamer(world, Dials(count, dials.context_noise))
+        imagined = other.imagine(latents, at.reshape(windows.past.shape), windows.actions, f"{count} step(s)")
         found[count] = mean(psnr(dreamer.decode(imagined.latents), windows.after), windows.episode)
     note = f"{len(windows)} windows"
     rows = [Row(STEPS, step_name(count), value, "dB", note=note) for count, value in found.items()]

@@ -42,7 +42,7 @@ class Budget:
 
 
 BUDGETS: dict[BudgetName, Budget] = {
-    "quick": Budget(12, 320, 64, ("alexnet",), 24, 4, (1, 4), 64, 600, 150),
+    "quick": Budget(12, 320, 64, ("alexnet",), 24, 4, (1, 4), 64, 600, 100),
     "full": Budget(50, 5000, 512, ("alexnet", "vgg16"), 128, 16, (1, 2, 4, 8), 512, 4000, 500),
 }
 
@@ -79,7 +79,7 @@ def study(checkpoint: Checkpoint, dials: Dials, episodes: Sequence[Episode], bud
     some = forced.shown[_evenly(len(forced.shown), budget.windows)]
     parts: dict[str, Callable[[], list[Row]]] = {
         "next frame": lambda: _next_frame(forced, budget, nets, [episode.policy for episode in episodes]),
-        "steps": lambda: speed.step_rows(world, some, dials, budget.many_steps),
+        "steps": lambda: speed.step_rows(world, dreamer, some, dials, budget.many_steps),
         "autoregressive": lambda: drift.drift_rows(rollouts, scores),
         "left to itself": lambda: stability.stability_rows(long, vgg=bool(nets)),
         "outcome": lambda: outcome.outcome_rows(forced, game.variable_names),
