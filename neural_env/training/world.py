@@ -25,7 +25,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import jax
@@ -152,6 +154,7 @@ class _Maker:
     def __init__(self, run: WorldRun) -> None:
         self.run = run
         self._end = time.monotonic() + (60 * run.slice_minutes if run.slice_minutes is not None else float("inf"))
+        self._at_work = False
         self._path = run.folder / "progress.json"
         self._progress = self._begun()
 
@@ -161,7 +164,7 @@ class _Maker:
             while name not in self._progress["done"]:
                 if not self._fits(name):
                     return False
-                began = time.monotonic()
+                began, self._at_work = time.monotonic(), True
                 over = self._step(name)
                 self._progress["spent"][name] = self._spent(name) + time.monotonic() - began
                 if over or self._left(name) <= 0:
@@ -215,8 +218,7 @@ class _Maker:
         """Whether the slice has time for something of the step: half a minute, or all of what can't be cut."""
         slice_left = self._end - time.monotonic()
         needed = min(30.0, self._left(name)) if name in (*_TRAIN, "agent") else self._left(name)
-        untouched = self.run.slice_minutes is None or slice_left > 0.9 * 60 * self.run.slice_minutes
-        return untouched or slice_left > needed
+        return not self._at_work or slice_left > needed  # every slice makes something, or there would be no end
 
     def _minutes(self, name: str) -> float:
         return max(0.0, min(self._left(name), self._end - time.monotonic())) / 60
@@ -284,16 +286,13 @@ class _Maker:
         return self._made(name) >= int(steps)
 
     def _updates_that_fit(self, name: str, minutes: float) -> int:
-        """By the speed between the first and the last line of the log, compilation left out."""
+        """By the median speed between two lines of the log: neither compilation nor an interruption counts."""
         log = (self.run.folder / "run" / name / "metrics.jsonl").read_text().splitlines()
         lines = [line for line in map(json.loads, log) if line["split"] == "train"]
-        made = self._made(name)
-        seconds = lines[-1]["time"] - lines[0]["time"]
-        if seconds <= 0:
-            return made + 1
-        rate = (lines[-1]["step"] - lines[0]["step"]) / seconds
+        pairs = [(b["step"] - a["step"], b["time"] - a["time"]) for a, b in pairwise(lines)]
+        rates = [steps / seconds for steps, seconds in pairs if steps > 0 and seconds > 0]
         left = self._left(name) - 60 * minutes
-        return made + max(1, int(_MARGIN * rate * left))
+        return self._made(name) + max(1, int(_MARGIN * left * (median(rates) if rates else 0.0)))
 
     def _made(self, name: str) -> int:
         return int(json.loads((self.run.folder / "run" / name / "stage.json").read_text())["steps"])

@@ -1,0 +1,121 @@
+import json
+import shutil
+
+import pytest
+
+from neural_env.training import world as worlds
+from neural_env.training.run import OutcomeRun
+from neural_env.training.world import SHARES, WorldRun, make_world
+
+STEPS = list(SHARES)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What the stages were asked to make, in order; they make it at once, at 100 updates a second."""
+    asked = []
+
+    def trains(name):
+        def train(run):
+            asked.append((name, run.loop.steps))
+            folder = run.out / name
+            folder.mkdir(parents=True, exist_ok=True)
+            record = folder / "stage.json"
+            first = json.loads(record.read_text())["steps"] if record.exists() else 0
+            steps = min(run.loop.steps, first + 100)
+            record.write_text(json.dumps({"steps": steps}))
+            lines = [{"split": "train", "step": first + i * 10, "time": 0.1 * i} for i in range(1, 11)]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+        return train
+
+    stages = {name: (config, trains(name)) for name, (config, _) in worlds._TRAIN.items()}
+    monkeypatch.setattr(worlds, "_TRAIN", stages)
+    monkeypatch.setattr(worlds, "collect", lambda config: asked.append((config.out.name, config.episodes)))
+    monkeypatch.setattr(worlds, "train_agent", lambda run: asked.append(("agent", run.total_steps)))
+    for name in ("bundle", "evaluate"):
+        monkeypatch.setattr(worlds, name, lambda config, name=name: asked.append((name, 0)))
+    return asked
+
+
+def run(folder, **changes):
+    agent = folder / "trained_agent"
+    return WorldRun(**{"scenario": "basic", "preset": "tiny", "minutes": 0.1, "out": folder, "agent": agent, **changes})
+
+
+def done(folder):
+    return json.loads((folder / "progress.json").read_text())["done"]
+
+
+def test_every_step_is_made_once_and_in_order(made, tmp_path):
+    assert make_world(run(tmp_path))
+    assert done(tmp_path) == [step for step in STEPS if step != "agent"]
+    assert list(dict.fromkeys(name for name, _ in made if not name.endswith("_play"))) == STEPS[3:]
+
+
+def test_updates_are_counted_by_the_measured_speed_and_then_kept(made, tmp_path):
+    make_world(run(tmp_path))
+    asked = [steps for name, steps in made if name == "denoiser"]
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    seconds = 0.9 * progress["allowed"]["denoiser"]
+    assert asked[0] == worlds._UNKNOWN_STEPS
+    assert set(asked[1:]) == {progress["steps"]["denoiser"]}
+    assert asked[1] == pytest.approx(100 + 0.95 * 100 * seconds, rel=0.02)
+
+
+def test_what_a_step_saves_the_later_ones_have(made, tmp_path):
+    make_world(run(tmp_path))
+    allowed = json.loads((tmp_path / "progress.json").read_text())["allowed"]
+    assert allowed["evaluate"] == pytest.approx(6, rel=0.3)  # the others took hardly any time
+
+
+def test_killed_anywhere_it_goes_on_there(made, tmp_path, monkeypatch):
+    def killed(run):
+        raise KeyboardInterrupt
+
+    whole = worlds._TRAIN["outcome"]
+    monkeypatch.setitem(worlds._TRAIN, "outcome", (OutcomeRun, killed))
+    with pytest.raises(KeyboardInterrupt):
+        make_world(run(tmp_path))
+    assert done(tmp_path)[-1] == "denoiser"
+    monkeypatch.setitem(worlds._TRAIN, "outcome", whole)
+    made.clear()
+    assert make_world(run(tmp_path))
+    assert "denoiser" not in dict(made) and done(tmp_path)[-1] == "evaluate"
+
+
+def test_a_machine_that_keeps_nothing_goes_on_from_the_carried_files(made, tmp_path):
+    where, carried = tmp_path / "here", tmp_path / "carry"
+    slices = 0
+    while not make_world(run(where, slice_minutes=1e-6, carry=carried)):
+        shutil.rmtree(where)  # the machine is given back
+        slices += 1
+        assert slices < 200
+    assert slices > 5 and done(where)[-1] == "evaluate"
+    assert sum(name == "bundle" for name, _ in made) == 1
+
+
+def test_an_agent_is_trained_where_there_is_none(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worlds._Maker, "_left", lambda self, name: 0.0)
+    make_world(run(tmp_path, agent=None))
+    assert done(tmp_path) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preset": "huge"}, "there is no preset 'huge'"),
+        ({"minutes": 0.0}, "minutes must be more than 0"),
+        ({"episodes": 3}, "episodes must be at least 12"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **changes)
+
+
+def test_a_folder_of_another_world_is_refused(made, tmp_path):
+    make_world(run(tmp_path))
+    with pytest.raises(ValueError, match="holds a run with scenario 'basic': give another --out"):
+        make_world(run(tmp_path, scenario="take_cover"))
