@@ -239,7 +239,7 @@ def write(config: GpuConfig, peaks: dict[str, float], engine: dict[str, float] |
     products = ", ".join(f"{kind} {peak / 1e12:.1f} TFLOP/s" for kind, peak in peaks.items())
     games = engine if isinstance(engine, str) else ", ".join(f"{n} at once: {r:.0f}/s" for n, r in engine.items())
     head = f"{here['device']}, {here['cores']} cores of {here['processor']}, JAX {here['jax']}"
-    lines = [head, "", f"Matrix product of {config.matmul}: {products}.", f"The real engine, games {games}.", ""]
+    lines = [head, "", f"Matrix product of {config.matmul}: {products}.", f"The real engine, games {games}.", "", ""]
     _replace(config.out / "gpu.md", "\n".join(lines) + table.markdown() + "\n")
 
 
