@@ -16,7 +16,6 @@ import numpy as np
 from neural_env.envs import core
 from neural_env.envs.dials import Dials
 from neural_env.world.model import WorldModel
-from neural_env.world.sampler import sample
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,19 @@ def parts_of(world: WorldModel, num_steps: int = 1) -> dict[str, Part]:
     key = jax.random.key(0)
     context = jax.random.normal(key, (1, world.context, *world.latent_shape))
     actions, latent = jnp.zeros((1, world.context), jnp.int32), context[:, -1]
-    levels, sigma = jnp.zeros((1, world.context)), jnp.full(1, 20.0)
+    levels, told = jnp.zeros((1, world.context)), [jnp.ones(1)] * (1 + world.objective.tells_step)
 
-    def unet(world: WorldModel, x: Any, sigma: Any, context: Any, actions: Any, levels: Any) -> Any:
-        return world.denoiser(context, actions, levels)(x, sigma)
+    def unet(world: WorldModel, x: Any, told: Any, context: Any, actions: Any, levels: Any) -> Any:
+        return world.network(context, actions, levels)(x, *told)
 
     def sampler(world: WorldModel, key: Any) -> Any:
-        def halved(x: Any, sigma: Any) -> Any:
+        def halved(x: Any, *told: Any) -> Any:
             return x / 2
 
-        return sample(halved, key, (1, *world.latent_shape), num_steps, world.noise)
+        return world.objective.sample(halved, key, (1, *world.latent_shape), num_steps, 1.0)
 
     return {
-        "U-Net, once": part(unet, world, latent, sigma, context, actions, levels),
+        "U-Net, once": part(unet, world, latent, told, context, actions, levels),
         "sampler without its U-Net": part(sampler, world, key),
         "reward, end, variables": part(WorldModel.foretell, world, context, actions, latent),
         "decoder": part(WorldModel.decode, world, latent),

@@ -66,7 +66,8 @@ def pair_places(length: int, most: int = 16) -> np.ndarray:
     size = length // SEGMENTS
     k = min(most, size // 2)
     first = np.linspace(0, size - 2, k).astype(int)
-    return (np.arange(SEGMENTS) * size)[:, None, None] + first[None, :, None] + np.arange(2)
+    places: np.ndarray = (np.arange(SEGMENTS) * size)[:, None, None] + first[None, :, None] + np.arange(2)
+    return places
 
 
 def _real_pairs(episodes: Sequence[Episode], k: int) -> np.ndarray:

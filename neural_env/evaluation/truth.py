@@ -29,7 +29,7 @@ from neural_env.data.episode import Split
 from neural_env.data.play import play
 from neural_env.envs.core import Carry
 from neural_env.envs.dials import Dials
-from neural_env.envs.dream import Beginning, Dream, Scene, on_device
+from neural_env.envs.dream import Beginning, Dream, Scene
 from neural_env.evaluation.agent import bootstrap
 from neural_env.evaluation.world import seeds_of
 from neural_env.wrappers.real_past import RealPast
@@ -139,7 +139,7 @@ def _course(
 
 
 def _placed(dream: Dream, scene: Scene, key: np.ndarray) -> Carry:
-    return on_device(Beginning(*scene, key), dream.devices[0])
+    return dream.place(Beginning(*scene, key))
 
 
 def _rows(sync: str, courses: list[Course]) -> list[Scores]:

@@ -88,17 +88,20 @@ class Windows:
     @property
     def frames(self) -> np.ndarray:
         """The past, [m, n, H, W, 3] uint8, oldest first."""
-        return self.screens[self.past]
+        frames: np.ndarray = self.screens[self.past]
+        return frames
 
     @property
     def present(self) -> np.ndarray:
         """The last frame of the past, [m, H, W, 3] uint8."""
-        return self.screens[self.last]
+        present: np.ndarray = self.screens[self.last]
+        return present
 
     @property
     def after(self) -> np.ndarray:
         """The truth, [m, H, W, 3] uint8."""
-        return self.screens[self.last + 1]
+        after: np.ndarray = self.screens[self.last + 1]
+        return after
 
     def __getitem__(self, rows: np.ndarray) -> Windows:
         """Some of the windows."""
