@@ -320,7 +320,7 @@ def test_weights_of_another_preset_are_refused(run, data, tmp_path, monkeypatch)
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are(data, tmp_path):
-    with pytest.raises(ValueError, match=r"no preset 'huge'; there are \['small', 'tiny'"):
+    with pytest.raises(ValueError, match=r"no preset 'huge'; there are \['base', 'gamengen', 'small', 'tiny'\]"):
         train("autoencoder", data, tmp_path, preset="huge")
 
 
@@ -360,7 +360,8 @@ def test_a_stage_begins_with_the_weights_of_another_run_or_checkpoint(run, world
     train(stage, data, tmp_path, init_from=origin, loop=replace(LOOP, steps=0))
     mine, theirs = (load_file(folder / stage / WEIGHTS) for folder in (tmp_path, run))
     assert mine.keys() == theirs.keys()
-    for name in mine:  # a checkpoint's weights are rounded to bfloat16
+    fine_tuned = {name for name in mine if source == "world" and name.startswith("decoder.")}  # by the decoder stage
+    for name in mine.keys() - fine_tuned:  # a checkpoint's weights are rounded to bfloat16
         np.testing.assert_allclose(mine[name], theirs[name], rtol=0 if source == "run" else 2**-8, err_msg=name)
     assert json.loads((tmp_path / stage / "stage.json").read_text())["init_from"] == origin
 
