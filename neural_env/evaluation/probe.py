@@ -7,6 +7,7 @@ too, and so has few weights for what few clips can teach. Each clip is judged by
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -73,30 +74,37 @@ def held_out(
 
 def _fit(gather: Gather, labels: np.ndarray, rows: np.ndarray, classes: int, steps: int, what: str) -> Any:
     graph, state = nnx.split(Probe(classes, gather(rows[:1]).shape[1], rngs=nnx.Rngs(0)))
-    transform = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps), weight_decay=1e-3)
-    optimizer = transform.init(state)
-
-    @jax.jit
-    def update(state: Any, optimizer: Any, clips: Array, targets: Int32[Array, " b"]) -> tuple[Any, Any]:
-        def loss(state: Any) -> Array:
-            logits = nnx.merge(graph, state)(clips)
-            value: Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-            return value
-
-        updates, optimizer = transform.update(jax.grad(loss)(state), optimizer, state)
-        return optax.apply_updates(state, updates), optimizer
-
+    optimizer = _optimiser(steps).init(state)
     rng = np.random.default_rng(0)
     for _ in track(range(steps), what):
         drawn = rng.choice(rows, _BATCH)
-        state, optimizer = update(state, optimizer, gather(drawn), labels[drawn])
-
-    @jax.jit
-    def classify(state: Any, clips: Array) -> Array:
-        return nnx.merge(graph, state)(clips).argmax(axis=-1)
+        state, optimizer = _update(graph, steps, state, optimizer, gather(drawn), labels[drawn])
 
     def judge(rows: np.ndarray) -> np.ndarray:
         padded = np.resize(rows, -(-len(rows) // _BATCH) * _BATCH).reshape(-1, _BATCH)
-        return np.concatenate([np.asarray(classify(state, gather(part))) for part in padded])[: len(rows)]
+        return np.concatenate([np.asarray(_classify(graph, state, gather(part))) for part in padded])[: len(rows)]
 
     return judge
+
+
+def _optimiser(steps: int) -> Any:
+    return optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps), weight_decay=1e-3)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _update(
+    graph: Any, steps: int, state: Any, optimizer: Any, clips: Array, targets: Int32[Array, " b"]
+) -> tuple[Any, Any]:
+    def loss(state: Any) -> Array:
+        logits = nnx.merge(graph, state)(clips)
+        value: Array = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        return value
+
+    updates, optimizer = _optimiser(steps).update(jax.grad(loss)(state), optimizer, state)
+    return optax.apply_updates(state, updates), optimizer
+
+
+@partial(jax.jit, static_argnums=0)
+def _classify(graph: Any, state: Any, clips: Array) -> Array:
+    classes: Array = nnx.merge(graph, state)(clips).argmax(axis=-1)
+    return classes
