@@ -232,7 +232,9 @@ def fitted(module: M, arrays: Mapping[str, jax.Array], path: Path) -> M:
         lacks = f"it lacks {missing[0]!r} ({len(missing)} arrays missing)"
         raise CheckpointError(path, f"{lacks}: it is of another model; give the preset it was trained with")
     try:
-        return replaced(module, {name: array.astype(jnp.float32) for name, array in arrays.items()})
+        # By NumPy: JAX would compile a conversion for every shape, which takes longer than all the rest.
+        widened = {name: jnp.asarray(np.asarray(array).astype(np.float32)) for name, array in arrays.items()}
+        return replaced(module, widened)
     except ValueError as error:
         raise CheckpointError(path, f"it doesn't fit the configuration: {error}") from error
 

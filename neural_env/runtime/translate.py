@@ -47,6 +47,11 @@ class _Repeat(NamedTuple):
     axis: int
 
 
+class _Joined(NamedTuple):
+    parts: tuple[Any, ...]  # nodes and constants
+    axis: int
+
+
 class _Doubled(NamedTuple):
     small: Node
     axes: Shape
@@ -103,7 +108,7 @@ def split(function: Callable[[Any, Any], Any], drawn: Any, given: Any) -> Split:
         return [*translation.drawn, *(value for value in found if not isinstance(value, Node))]
 
     draws = jax.make_jaxpr(draw)(*leaves)
-    outputs = [_plain(value) for value in found if isinstance(value, Node)]
+    outputs = [_unshaped(_plain(_whole(value))) for value in found if isinstance(value, Node)]
     model = ov.Model([ops.result(output) for output in outputs], [*translation.noise, *parameters], "step")
     inputs = [i for i, parameter in enumerate(parameters) if parameter.output(0).get_target_inputs()]
     for i, parameter in enumerate(parameters):
@@ -119,6 +124,16 @@ def split(function: Callable[[Any, Any], Any], drawn: Any, given: Any) -> Split:
         _places(found, noise),
         [leaf.shape for leaf in jax.tree.leaves(shapes)],
     )
+
+
+def _unshaped(output: Any) -> Any:
+    """The output before it was reshaped, which the host does as well.
+
+    OpenVINO 2026.4 overwrites a value that is both reshaped into a result, in place, and read by another operation.
+    """
+    while output.get_node().get_type_name() == "Reshape":
+        output = output.get_node().input_value(0)
+    return output
 
 
 def described(shape: Sequence[int], dtype: Any) -> Any:
@@ -194,8 +209,13 @@ def _in_jax(primitive: Any, params: dict[str, Any], values: list[Any]) -> list[A
         results = primitive.bind(*values, **params)
     else:
         with jax.ensure_compile_time_eval():
-            results = jax.tree.map(np.asarray, primitive.bind(*values, **params))
+            results = jax.tree.map(_known, primitive.bind(*values, **params))
     return list(results) if primitive.multiple_results else [results]
+
+
+def _known(value: jax.Array) -> Any:
+    """As NumPy array, unless it is a random key, of which NumPy has none."""
+    return value if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else np.asarray(value)
 
 
 def _simplified(name: str, values: list[Any], aval: Any) -> Any:
@@ -438,13 +458,26 @@ def _concatenate(params: dict[str, Any], values: list[Any], avals: list[Any]) ->
     orders = [value.order for value in wholes if isinstance(value, Node)]
     order = orders[0] if all(other == orders[0] for other in orders) else _identity(avals[0].shape)
     joined = ops.concat([_ordered(value, order) for value in wholes], order.index(axis))
-    return [Node(joined.output(0), avals[0].shape, order)]
+    return [Node(joined.output(0), avals[0].shape, order, _Joined(tuple(values), axis))]
 
 
 def _slice(params: dict[str, Any], values: list[Any], avals: list[Any]) -> list[Node]:
     (x,) = values
-    strides = params["strides"] or (1,) * len(x.shape)
-    return [_cut(_whole(x), params["start_indices"], params["limit_indices"], strides)]
+    starts, limits, strides = params["start_indices"], params["limit_indices"], params["strides"]
+    if isinstance(x.hint, _Joined) and (part := _part(x, starts, avals[0].shape)) is not None:
+        return [part]
+    return [_cut(_whole(x), starts, limits, strides or (1,) * len(x.shape))]
+
+
+def _part(x: Node, starts: Sequence[int], shape: Shape) -> Node | None:
+    """The node that was put just there when `x` was joined, if it is what is cut out: nothing is copied."""
+    parts, axis = x.hint
+    place = 0
+    for part in parts:
+        if isinstance(part, Node) and part.shape == shape and starts[axis] == place:
+            return part
+        place += np.shape(part)[axis] if not isinstance(part, Node) else part.shape[axis]
+    return None
 
 
 def _cut(x: Node, starts: Sequence[int], limits: Sequence[int], strides: Sequence[int]) -> Node:
