@@ -23,6 +23,7 @@ from neural_env.envs.dials import Dials
 from neural_env.envs.snapshot import Snapshot, SnapshotError
 from neural_env.game import GameConfig
 from neural_env.runtime import chosen
+from neural_env.runtime.cache import keep_xlas_programs
 from neural_env.world.model import WorldModel
 
 Frame = npt.NDArray[np.uint8]
@@ -74,6 +75,7 @@ class Dream:
         runtime: str = "xla",
         streams: int = 1,
     ):
+        keep_xlas_programs()
         self._checkpoint = checkpoint
         self.devices = devices(device)
         self.runtime = chosen(runtime, self.devices[0].platform)

@@ -23,6 +23,15 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neural_env"
 
 
+def keep_xlas_programs() -> None:
+    """Lets XLA keep what it compiles in the same folder, unless the user has named another one."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+
+
 def read(name: str) -> list[bytes] | None:
     """The parts of an entry; None if there is none, or none that is whole."""
     try:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import openvino as ov
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
@@ -215,7 +216,7 @@ def _in_jax(primitive: Any, params: dict[str, Any], values: list[Any]) -> list[A
 
 def _known(value: jax.Array) -> Any:
     """As NumPy array, unless it is a random key, of which NumPy has none."""
-    return value if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else np.asarray(value)
+    return value if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else np.asarray(value)
 
 
 def _simplified(name: str, values: list[Any], aval: Any) -> Any:
