@@ -362,6 +362,13 @@ def _reduce_sum(params: dict[str, Any], values: list[Any], avals: list[Any]) -> 
     return [Node(total, avals[0].shape, _without(x.order, params["axes"]), x.hint if is_norm else None)]
 
 
+def _reduce_max(params: dict[str, Any], values: list[Any], avals: list[Any]) -> list[Node]:
+    (x,) = values
+    axes = [x.order.index(axis) for axis in params["axes"]]
+    most = ops.reduce_max(_whole(x).output, ops.constant(np.array(axes, np.int64)), keep_dims=False).output(0)
+    return [Node(most, avals[0].shape, _without(x.order, params["axes"]))]
+
+
 def _integer_pow(params: dict[str, Any], values: list[Any], avals: list[Any]) -> list[Node]:
     power = ops.constant(np.asarray(params["y"], avals[0].dtype))
     return [replace(values[0], output=ops.power(values[0].output, power).output(0), hint=None)]
@@ -615,6 +622,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], list[Any], list[Any]], list[Nod
     "min": _elementwise(ops.minimum),
     "mul": _multiply,
     "neg": _unary(ops.negative),
+    "reduce_max": _reduce_max,
     "reduce_sum": _reduce_sum,
     "reshape": _reshape,
     "round": _unary(lambda x: ops.round(x, "half_to_even")),
