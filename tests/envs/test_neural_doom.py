@@ -102,7 +102,11 @@ def test_another_frame_skip_than_the_worlds_is_refused(make):
         make(frame_skip=2)
 
 
-@pytest.mark.parametrize("num_steps", [0, -1, 1.5, "2", True, None])
+def test_no_number_of_steps_is_what_suits_the_world(make):
+    assert make(num_steps=None).num_steps == make().num_steps == 1
+
+
+@pytest.mark.parametrize("num_steps", [0, -1, 1.5, "2", True])
 def test_a_number_of_steps_that_is_none_is_refused(make, num_steps):
     with pytest.raises(ValueError, match="num_steps must be an integer of at least 1"):
         make(num_steps=num_steps)
