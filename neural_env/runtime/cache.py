@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _MAGIC = b"neural_env.programs/1\n"
 
@@ -27,9 +28,10 @@ def keep_xlas_programs() -> None:
     """Lets XLA keep what it compiles in the same folder, unless the user has named another one."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None:
+        settings.update("jax_compilation_cache_dir", str(folder() / "xla"))
+        settings.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def read(name: str) -> list[bytes] | None:
