@@ -69,7 +69,8 @@ class Oracle(WorldModel):
     def foretell(self, context, actions, latent):
         now = jnp.stack([context[:, -1, 0, 0, 0], actions[:, -1]], axis=1)
         ends = (now[:, None] == self.fatal[...][None]).all(axis=2).any(axis=1)
-        return Outcome(actions[:, -1].astype(float), jnp.where(ends, 99.0, -99.0), latent[:, 0, 0, :1])
+        reward = actions[:, -1].astype(float)
+        return Outcome(reward, jnp.where(ends, 99.0, -99.0), latent[:, 0, 0, :1], reward)
 
 
 class Blind(Oracle):
@@ -85,7 +86,8 @@ class Wrong(Oracle):
 
     def foretell(self, context, actions, latent):
         right = super().foretell(context, actions, latent)
-        return Outcome(right.reward + 2, jnp.full(len(actions), -jnp.log(3.0)), right.variables - 7)
+        reward = right.reward + 2
+        return Outcome(reward, jnp.full(len(actions), -jnp.log(3.0)), right.variables - 7, reward)
 
 
 @pytest.fixture(scope="module")
