@@ -332,10 +332,11 @@ def test_a_temporary_folder_that_forbids_programs_is_reported(engine, monkeypatc
 
 
 def test_closing_twice_is_harmless_and_play_can_go_on_afterwards(engine):
-    engine.new_episode(0)
+    frame, variables = engine.new_episode(0)
     engine.close()
     engine.close()
-    engine.new_episode(0)
+    again, same_variables = engine.new_episode(0)
+    assert (again == frame).all() and (same_variables == variables).all()
 
 
 @pytest.mark.parametrize("kill", [lambda python: python.kill(), lambda python: os.killpg(python.pid, signal.SIGTERM)])

@@ -207,6 +207,8 @@ def test_a_closed_environment_is_refused_and_may_be_closed_again(fresh):
 
 def test_an_environment_that_never_played_may_be_closed(fresh):
     fresh.close()
+    with pytest.raises(gym.error.ClosedEnvironmentError, match="make a new one"):
+        fresh.reset(seed=0)
 
 
 @pytest.mark.parametrize("action", [-1, 3, 0.5, 1.0, "noop", None, np.zeros(2, np.int64), np.float32(1)])
