@@ -13,7 +13,7 @@ from neural_env import checkpoint
 from neural_env.bench.clock import matmul_peaks
 from neural_env.bench.parts import parts_of
 from neural_env.envs.dials import Dials
-from neural_env.envs.dream import Dream, on_device
+from neural_env.envs.dream import Dream
 
 PARTS = (
     *("U-Net, once", "sampler without its U-Net", "reward, end, variables", "decoder", "the whole step"),
@@ -34,7 +34,7 @@ def peaks():
 def on_host():
     """`Dream.advance`: what the environment calls."""
     dream, dials = Dream("take_cover"), Dials()
-    carry = [on_device(dream.begin(np.random.default_rng(0), None), dream.devices[0])]
+    carry = [dream.place(dream.begin(np.random.default_rng(0), None))]
 
     def run():
         _, after = dream.advance(carry[0], 0, dials)

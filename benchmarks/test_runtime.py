@@ -60,7 +60,7 @@ def flops_of_a_step(dream, num_steps):
     once = counted(lambda carry: core.advance(dream.world, carry, 0, Dials()), carry)
     context, actions = carry.state.context[None], np.zeros((1, dream.context_length), np.int32)
     levels, x = np.zeros(actions.shape, np.float32), context[:, -1]
-    network = counted(lambda x: dream.world.denoiser(context, actions, levels)(x, np.ones(1, np.float32)), x)
+    network = counted(lambda x: dream.world.network(context, actions, levels)(x, np.ones(1, np.float32)), x)
     return once + (num_steps - 1) * network
 
 

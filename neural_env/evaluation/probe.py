@@ -1,7 +1,9 @@
 """A small convolutional network that learns to tell things about clips: the judge of two metrics.
 
-It sees frames at full resolution (so that blur and noise show) and takes the mean over places, of long clips over time
-too, and so has few weights for what few clips can teach. Each clip is judged by a network that never saw its episode.
+It sees frames at full resolution, and beside them how much each pixel differs from its neighbours: blur and noise, by
+which dreams are told, are no linear function of a frame, and few clips don't teach that there is such a thing. It takes
+the mean over places, of long clips over time too, and so has few weights. Each clip is judged by a network that never
+saw its episode.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Probe(nnx.Module):
 
     def __init__(self, classes: int, frames: int, *, rngs: nnx.Rngs):
         self.in_order = frames - 1 if frames - 1 <= _IN_ORDER else 1
-        self.first = PatchConv(9, _FEATURES, 4, 4, rngs=rngs)
+        self.first = PatchConv(12, _FEATURES, 4, 4, rngs=rngs)
         self.second = PatchConv(_FEATURES, 2 * _FEATURES, 3, 2, rngs=rngs)
         self.out = nnx.Linear(4 * _FEATURES * self.in_order, classes, rngs=rngs)
 
@@ -40,13 +42,19 @@ class Probe(nnx.Module):
         """Returns logits."""
         x = clips.astype(jnp.float32) / 127.5 - 1.0
         now, change = x[:, 1:], x[:, 1:] - x[:, :-1]
-        seen = jnp.concatenate([now, change, now * change], axis=-1)
+        seen = jnp.concatenate([now, change, now * change, _roughness(now)], axis=-1)
         b, t = seen.shape[:2]
         h = nnx.relu(self.second(nnx.relu(self.first(seen.reshape(b * t, *seen.shape[2:])))))
         pooled = jnp.concatenate([h.mean(axis=(1, 2)), h.max(axis=(1, 2))], axis=-1)
         over_time = pooled.reshape(b, self.in_order, t // self.in_order, -1).mean(axis=2).reshape(b, -1)
         logits: Float[Array, "b k"] = self.out(over_time)
         return logits
+
+
+def _roughness(frames: Float[Array, "b t H W c"]) -> Float[Array, "b t H W c"]:
+    """How far each pixel is from the mean of the pixel above it and the one to its left."""
+    above, left = jnp.roll(frames, 1, axis=2), jnp.roll(frames, 1, axis=3)
+    return jnp.abs(frames - (above + left) / 2)
 
 
 def held_out(

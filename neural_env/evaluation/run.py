@@ -166,8 +166,9 @@ def machine() -> str:
 def tables(found: Study, *, title: str) -> list[Table]:
     """The rows and the bars as people read them."""
     grid = Table(title=title, title_justify="left")
-    for heading in ("", "dream", "baselines"):
-        grid.add_column(heading)
+    grid.add_column("", no_wrap=True)  # a row is looked for by its name
+    grid.add_column("dream")
+    grid.add_column("baselines")
     section = ""
     for row in found.rows:
         if row.section != section:
