@@ -52,15 +52,15 @@ def flops_of_a_step(dream, num_steps):
     from neural_env.envs.dials import Dials
     from neural_env.envs.dream import carry_of
 
-    carry = carry_of(dream.begin(np.random.default_rng(0), None))
+    world, carry = dream.world, carry_of(dream.begin(np.random.default_rng(0), None))
 
     def counted(function, *arguments):
         return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
-    once = counted(lambda carry: core.advance(dream.world, carry, 0, Dials()), carry)
+    once = counted(lambda carry: core.advance(world, carry, 0, Dials()), carry)
     context, actions = carry.state.context[None], np.zeros((1, dream.context_length), np.int32)
     levels, x = np.zeros(actions.shape, np.float32), context[:, -1]
-    network = counted(lambda x: dream.world.network(context, actions, levels)(x, np.ones(1, np.float32)), x)
+    network = counted(lambda x: world.network(context, actions, levels)(x, np.ones(1, np.float32)), x)
     return once + (num_steps - 1) * network
 
 
