@@ -178,7 +178,8 @@ def _imagine(world: WorldModel, key: jax.Array, context: jax.Array, actions: jax
     latent = world.imagine(key, context, actions, num_steps=dials.num_steps, context_noise=dials.context_noise)
     outcome = world.foretell(context, actions, latent)
     p = jax.nn.sigmoid(outcome.termination_logit)
-    return Imagined(latent, outcome.reward, p, outcome.variables)  # type: ignore[arg-type]
+    expected = (1 - p) * outcome.reward + p * outcome.last_reward
+    return Imagined(latent, expected, p, outcome.variables)  # type: ignore[arg-type]
 
 
 def _dream(world: WorldModel, key: jax.Array, past: jax.Array, actions: jax.Array, *, dials: Dials) -> jax.Array:

@@ -6,7 +6,7 @@
                 -> bundle -> evaluate
 
     OUT/progress.json   what is done, what it took, how many steps each stage is given
-    OUT/data/ agent/ run/ world/     the stages' own files
+    OUT/data/ agent/ run/ world/ report/     the stages' own files
 
 A step is given its share of what is left of the budget, so what one saves the later ones have. How many updates fit
 into a stage's minutes is measured in its first tenth and then kept, for the learning rate falls over them. Whatever is
@@ -332,6 +332,7 @@ class _Maker:
         evaluate(
             EvaluateConfig(
                 checkpoint=str(self.run.folder / "world"),
+                out=self.run.folder / "report",
                 episodes=self.run.evaluation_episodes,
                 rollouts=self.run.evaluation_rollouts,
                 write=True,

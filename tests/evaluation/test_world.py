@@ -70,7 +70,8 @@ class Oracle(WorldModel):
         now = jnp.stack([context[:, -1, 0, 0, 0], actions[:, -1]], axis=1)
         ends = (now[:, None] == self.fatal[...][None]).all(axis=2).any(axis=1)
         reward = actions[:, -1].astype(float)
-        return Outcome(reward, jnp.where(ends, 99.0, -99.0), latent[:, 0, 0, :1], reward)
+        had_it_gone_on = reward + 5 * ends
+        return Outcome(had_it_gone_on, jnp.where(ends, 99.0, -99.0), latent[:, 0, 0, :1], reward)
 
 
 class Blind(Oracle):
@@ -86,7 +87,7 @@ class Wrong(Oracle):
 
     def foretell(self, context, actions, latent):
         right = super().foretell(context, actions, latent)
-        reward = right.reward + 2
+        reward = right.last_reward + 2
         return Outcome(reward, jnp.full(len(actions), -jnp.log(3.0)), right.variables - 7, reward)
 
 
