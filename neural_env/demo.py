@@ -27,7 +27,7 @@ class DemoConfig:
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
     out: Path = Path("demo")  # where film and plot go
     steps: int = 200  # shadow steps filmed
-    num_steps: int = 1  # denoising steps a frame
+    num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     context_noise: float = 0.0  # level at which the past is corrupted
     episodes: int = 8  # real episodes that the table is measured on
     rollouts: int = 32  # dreams that the autoregressive rows are averaged over
@@ -52,12 +52,12 @@ def demo(config: DemoConfig) -> None:
     loaded = checkpoints.load(config.checkpoint)
     fps = TICS_PER_SECOND / loaded.game.frame_skip
     write_film(shadow.frames, film, fps)
-    dials = Dials(config.num_steps, config.context_noise)
+    dials = Dials(config.num_steps or loaded.world.num_steps, config.context_noise)
     scores, dreams = measure(
         loaded, dials, episodes=config.episodes, first_seed=config.first_seed, rollouts=config.rollouts
     )
     plot_drift(dreams, plot)
-    title = f"{config.checkpoint}: {config.episodes} episodes of test seeds, {config.num_steps} denoising step(s)"
+    title = f"{config.checkpoint}: {config.episodes} episodes of test seeds, {dials.num_steps} denoising step(s)"
     console.print(table(scores, loaded.game.variable_names, title=title))
     console.print(
         f"{config.steps} shadow steps: {1 / shadow.seconds_per_step:.1f} frames/s, dream and real game together "

@@ -39,7 +39,7 @@ def compare(config: CompareConfig) -> None:
     loaded = [checkpoints.load(name) for name in (config.a, config.b)]
     require_same_game(loaded[0].game, loaded[1].game)
     episodes = config.play(loaded[0].game)
-    found = [study(checkpoint, config.dials(), episodes, config.amounts()) for checkpoint in loaded]
+    found = [study(checkpoint, config.dials(checkpoint.world), episodes, config.amounts()) for checkpoint in loaded]
     lines = differences(*found)
     title = f"{config.a} and {config.b}: {len(episodes)} episodes of {config.split} seeds"
     Console().print(table(lines, config.a, config.b, title=title))

@@ -38,7 +38,7 @@ class DisagreementConfig:
     """Correlate disagreement with true error."""
 
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
-    num_steps: int = 1  # denoising steps a frame
+    num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     context_noise: float = 0.0  # level at which the past is corrupted
     samples: int = 4  # versions of the next frame
     horizon: int = 32  # steps that the dream is left to itself

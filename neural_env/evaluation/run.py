@@ -27,6 +27,7 @@ from neural_env.evaluation.plots import draw
 from neural_env.evaluation.study import BUDGETS, Budget, BudgetName, Study, study
 from neural_env.evaluation.world import Dials, real_episodes, seeds_of
 from neural_env.game import TICS_PER_SECOND, GameConfig
+from neural_env.world.model import WorldModel
 
 FORMAT = "neural_env.report/1"
 _KEPT = ("drift", "rollout", "long_dream")  # the pictures of `--pictures`
@@ -50,13 +51,13 @@ class ScoringConfig:
     episodes: int | None = None  # real episodes, of as many seeds; by default as the budget says
     rollouts: int | None = None  # dreams of the autoregressive rows; by default as the budget says
     policies: tuple[str, ...] = (STICKY,)  # who plays, taking turns: sticky_random, uniform_random, agents' folders
-    num_steps: int = 1  # denoising steps a frame
+    num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     context_noise: float = 0.0  # level at which the past is corrupted
     split: Split = "test"  # whose seeds are played; choose dials on validation, report on test
     first_seed: int = 0  # the first seeds of the split from here on
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "rollouts"):
+        for name in ("episodes", "rollouts", "num_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -66,9 +67,9 @@ class ScoringConfig:
         given = {name: value for name in ("episodes", "rollouts") if (value := getattr(self, name)) is not None}
         return replace(BUDGETS[self.budget], **given)
 
-    def dials(self) -> Dials:
+    def dials(self, world: WorldModel) -> Dials:
         """How the dream is run."""
-        return Dials(self.num_steps, self.context_noise)
+        return Dials(self.num_steps or world.num_steps, self.context_noise)
 
     def play(self, game: GameConfig) -> list[Episode]:
         """The real episodes."""
@@ -95,7 +96,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """
     loaded = checkpoints.load(config.checkpoint)
     episodes = config.play(loaded.game)
-    found = study(loaded, config.dials(), episodes, config.amounts())
+    found = study(loaded, config.dials(loaded.world), episodes, config.amounts())
     report = report_of(config, loaded, episodes, found)
     console = Console()
     for grid in tables(found, title=title_of(report)):

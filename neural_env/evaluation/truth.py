@@ -44,7 +44,7 @@ class TruthConfig:
 
     agent: Path  # folder made by `neural-env train dream-agent`, or one of its versions
     checkpoint: str = "take_cover"  # the dream: bundled world, or a checkpoint folder
-    num_steps: int = 1  # denoising steps a frame
+    num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     temperature: float = 1.0  # of the sample and of the draw that ends an episode
     context_noise: float = 0.0  # level at which the past is corrupted
     sync: tuple[str, ...] = ("never", "32", "8", "1")  # frames: steps between two times that they are made real
@@ -111,7 +111,11 @@ def _course(
     config: TruthConfig, policy: AgentPolicy, dream: Dream, past: RealPast, period: int | None, seed: int
 ) -> Course:
     """Terminations are noted and passed over, until both worlds are over or time is."""
-    dials = Dials(num_steps=config.num_steps, temperature=config.temperature, context_noise=config.context_noise)
+    dials = Dials(
+        num_steps=config.num_steps or dream.world.num_steps,
+        temperature=config.temperature,
+        context_noise=config.context_noise,
+    )
     policy.reset(np.random.default_rng([seed, 1]))
     past.warm_up(seed, dream.context_length)
     scene = dream.encode(**past.context())
