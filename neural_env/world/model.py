@@ -25,6 +25,8 @@ from neural_env.world.shortcut import Shortcut
 from neural_env.world.unet import UNet, UNetConfig
 from neural_env.world.velocity import VPrediction
 
+_LARGEST = 64.0  # of a latent that is drawn; real ones stay below 20. A world that was trained badly stays finite
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -154,7 +156,7 @@ class WorldModel(nnx.Module):
         guidance: float | Float[Array, ""] | None = None,
         temperature: float | Float[Array, ""] = 1.0,
     ) -> Latent:
-        """Draws the next latent [b, h, w, c].
+        """Draws the next latent [b, h, w, c], within [-64, 64].
 
         Args:
             key: randomness of the context noise and of the sample.
@@ -176,7 +178,8 @@ class WorldModel(nnx.Module):
             raise ValueError("guidance needs a world trained with UNetConfig.context_dropout > 0: pass None")
         network = self.network(*past) if guidance is None else self.guided(*past, guidance)
         shape = (len(context), *self.latent_shape)
-        return self.objective.sample(network, key_sample, shape, num_steps, temperature)
+        drawn = self.objective.sample(network, key_sample, shape, num_steps, temperature)
+        return jnp.clip(drawn, -_LARGEST, _LARGEST)
 
     def foretell(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent) -> Outcome:
         """Reward, termination and variables of the transition to `latent`; arguments as for `imagine`."""

@@ -211,3 +211,15 @@ def test_the_dream_can_be_differentiated_by_its_past(tiny_world, state, of):
 def test_guidance_of_a_world_without_dropout_is_refused(tiny_world, state):
     with pytest.raises(ValueError, match="context_dropout"):
         core.step(tiny_world, jax.random.key(0), state, jnp.int32(0), Dials(guidance=1.5))
+
+
+@pytest.mark.parametrize("size", [64.0, 1e4])
+def test_a_dream_that_runs_away_stays_finite(tiny_world, size):
+    """Weights of which nobody knows how they were trained must not give an agent NaN to learn from."""
+    context = jnp.full((1, tiny_world.context, *tiny_world.latent_shape), size)
+    actions = jnp.zeros((1, tiny_world.context), jnp.int32)
+    for _ in range(tiny_world.context):
+        latent = tiny_world.imagine(jax.random.key(0), context, actions, num_steps=1)
+        context = jnp.concatenate([context[:, 1:], latent[:, None]], axis=1)
+    outcome = tiny_world.foretell(context, actions, latent)
+    assert all(bool(jnp.isfinite(x).all()) for x in (latent, *outcome)) and float(jnp.abs(latent).max()) <= 64
