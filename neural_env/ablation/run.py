@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -267,6 +268,5 @@ def command_of(config: AblateConfig) -> str:
         if value is True:
             words.append(option)
         else:
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words.append(f"{option} {shown}")
+            words.append(f"{option} {shlex.join(map(str, value if isinstance(value, tuple) else (value,)))}")
     return " ".join(words)

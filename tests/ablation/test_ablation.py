@@ -81,6 +81,8 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_the_command_names_what_was_chosen_and_nothing_else():
     config = AblateConfig(study="context", seeds=(0, 1), test=True, arms=("4", "1"), workers=7)
     assert command_of(config) == "neural-env ablate context --seeds 0 1 --arms 4 1 --test"
+    steps = AblateConfig(study="steps", arms=("1 step", "distilled"))
+    assert command_of(steps) == "neural-env ablate steps --arms '1 step' distilled"
 
 
 def test_arms_are_run_in_as_many_steps_as_suit_their_world_unless_they_are_about_steps():
