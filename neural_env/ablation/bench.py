@@ -17,8 +17,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,20 @@ import jax
 import numpy as np
 from flax import nnx
 from rich.console import Console
-from rich.progress import track
 
 from neural_env import checkpoint as checkpoints
-from neural_env.ablation.parts import Material
+from neural_env.ablation.parts import Material, OfDenoiser, Part
 from neural_env.ablation.score import Exam, HeldOut, held_out
 from neural_env.ablation.study import Arm, Player, Study
-from neural_env.agents.player import load_agent
+from neural_env.agents.player import read_agent
 from neural_env.data.collect import CollectConfig, collect
-from neural_env.data.corpus import Corpus
-from neural_env.data.episode import Episode, Split
-from neural_env.data.play import play
-from neural_env.data.policies import Policy, StickyRandom
-from neural_env.data.shards import write_whole
-from neural_env.envs.real_doom import RealDoom
-from neural_env.evaluation.world import seeds_of
+from neural_env.data.corpus import Corpus, game_of, thinned
+from neural_env.data.episode import Split
+from neural_env.data.policies import Policy
+from neural_env.data.shards import Dataset, load_manifest, write_whole
+from neural_env.evaluation.players import STICKY, players_of
+from neural_env.evaluation.world import real_episodes, seeds_of
+from neural_env.game import GameConfig
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.latents import Windows, encoded
 from neural_env.training.loop import Batch, DeviceBatch, Logs, LoopConfig, Stage, finished, train
@@ -49,8 +47,12 @@ from neural_env.training.run import some_frames
 from neural_env.training.state import has_state
 from neural_env.version import __version__
 from neural_env.world.autoencoder import Autoencoder
+from neural_env.world.diffusion import EDM
+from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS, ModelConfig, WorldModel
 from neural_env.world.parameters import all_arrays, fingerprint
+from neural_env.world.shortcut import Shortcut
+from neural_env.world.velocity import VPrediction
 
 _WEIGHTS = "weights.safetensors"
 
@@ -73,12 +75,13 @@ class Sizes:
 class Given:
     """What a study starts from."""
 
-    scenario: str
+    scenario: str  # what is played if neither the checkpoint nor the data say
     preset: str
     checkpoint: str | None  # its auto-encoder and sizes are taken; in a study of a whole world its denoiser too
     data: tuple[Path, ...]  # training episodes; none: they are played
     random_data: tuple[Path, ...]  # of random play, for the study that compares
     agent: Path | None  # who plays beside the random player
+    player: Player | None  # who plays where an arm doesn't say; None: as the data were, else the agent if there is one
     workers: int
 
 
@@ -102,14 +105,52 @@ class Bench:
         """The world that was given."""
         return None if self.given.checkpoint is None else checkpoints.load(self.given.checkpoint)
 
+    def check(self) -> None:
+        """Refuses at once what would fail after hours: arms that can't be built, trained, run or played.
+
+        Raises:
+            ValueError: a distilled world whose denoiser an arm trains on or runs in several steps; ages of a memory
+                that the model sees anyway; no agent where one plays, or one of another game; data of another game.
+        """
+        for arm in self.study.arms:
+            self._check_runs(arm)
+        for player in self.players:
+            self._policy(player)
+        for player in self.study_players:
+            for folder in self._given_folders(player):
+                self._check_game(game_of(Dataset.open(folder, verify=False)), str(folder))
+        _ = self.history  # builds every arm
+
+    def _check_runs(self, arm: Arm) -> None:
+        objective = arm.model(self.model).objective
+        cure = "give a world before `train distill`, or choose other --arms"
+        if isinstance(objective, Distilled) and any(isinstance(part, OfDenoiser) for part in self._parts(arm)):
+            raise ValueError(
+                f"{self.given.checkpoint} is distilled and learns from its teacher alone, the arm {arm.name!r} trains "
+                f"its denoiser on: {cure}"
+            )
+        steps, most = arm.dials.get("num_steps", 1), objective.most_steps
+        if most is not None and steps > most:
+            raise ValueError(f"the arm {arm.name!r} makes {steps} steps a frame, its world at most {most}: {cure}")
+
     @cached_property
     def model(self) -> ModelConfig:
-        """The sizes that arms change."""
-        return PRESETS[self.given.preset] if self.checkpoint is None else self.checkpoint.model
+        """The sizes that arms change. Where arms are trained from nothing, a distilled world's are its teacher's."""
+        if self.checkpoint is None:
+            return PRESETS[self.given.preset]
+        model = self.checkpoint.model
+        if self.study.whole or not isinstance(model.objective, Distilled):
+            return model
+        teacher = model.objective.teacher
+        return replace(model, objective=teacher, num_steps=_usual_steps(teacher))
 
-    @property
+    @cached_property
     def default_player(self) -> Player:
-        """Who plays where an arm doesn't say."""
+        """Who plays where an arm doesn't say: whoever played the data that were given."""
+        if self.given.player is not None:
+            return self.given.player
+        if self.given.data:
+            return player_of(self.given.data)
         return "random" if self.given.agent is None else "agent"
 
     @property
@@ -126,41 +167,72 @@ class Bench:
         return arm.build(arm.model(self.model), self.game, seed)
 
     @cached_property
-    def game(self) -> Any:
-        """The game that is played and dreamed."""
+    def game(self) -> GameConfig:
+        """The game that is played and dreamed: the checkpoint's, else the data's, else the scenario."""
         if self.checkpoint is not None:
             return self.checkpoint.game
-        return self.corpus(self.default_player).game
+        if given := (*self.given.data, *self.given.random_data):
+            return game_of(Dataset.open(given[0], verify=False))
+        return CollectConfig(out=self._folder, scenario=self.given.scenario).describe()
+
+    def _check_game(self, game: GameConfig, whose: str) -> None:
+        for name, mine in vars(self.game).items():
+            its = getattr(game, name)
+            if mine != its:
+                raise ValueError(
+                    f"the study is of a game with the {name.replace('_', ' ')} {mine!r}, {whose} has {its!r}: give "
+                    "checkpoint and data of one game"
+                )
 
     def corpus(self, player: Player) -> Corpus:
-        """The training data of a player, about `Sizes.frames` of them."""
-        if player not in self._corpora:
-            self._corpora[player] = Corpus.open(self._folders(player), max_frames=self.sizes.frames)
+        """The training data of a player, about `Sizes.frames` of them; of several players, about as many of each."""
         return self._corpora[player]
 
     @cached_property
     def _corpora(self) -> dict[Player, Corpus]:
-        return {}
+        folders = {player: self._folders(player) for player in self.study_players}
+        found = {player: Corpus.open(each, max_frames=self.sizes.frames) for player, each in folders.items()}
+        for player, corpus in found.items():
+            self._check_game(corpus.game, f"the {player}'s play")
+        return alike(found)
 
     def _folders(self, player: Player) -> tuple[Path, ...]:
-        given = self.given.random_data if player == "random" and len(self.study_players) > 1 else self.given.data
-        if given:
+        if given := self._given_folders(player):
             return given
         config = self._collection(player)
         collect(config)
         return (Path(config.out),)
 
-    @property
+    def _given_folders(self, player: Player) -> tuple[Path, ...]:
+        return self.given.random_data if player == "random" and len(self.study_players) > 1 else self.given.data
+
+    @cached_property
     def study_players(self) -> tuple[Player, ...]:
-        """Whose data the arms need."""
-        return tuple({arm.player or self.default_player: None for arm in self.study.arms})
+        """Whose data the arms need; nobody's, if no arm is trained."""
+        return tuple({arm.player or self.default_player: None for arm in self.study.arms if self._parts(arm)})
+
+    def _parts(self, arm: Arm) -> tuple[Part, ...]:
+        """What of the arm is trained here: of a whole world, the first part is there already."""
+        return arm.parts[1:] if self.study.whole and self.checkpoint is not None else arm.parts
+
+    def frames(self, arm: Arm) -> int:
+        """How many frames the arm is trained on here."""
+        return self.corpus(arm.player or self.default_player).num_frames("train") if self._parts(arm) else 0
+
+    def trainings(self, seeds: tuple[int, ...]) -> Iterator[tuple[Arm, int]]:
+        """Every training of the study, a whole seed after the other: cut early, it has compared something.
+
+        What isn't trained is the same with every seed, and comes once.
+        """
+        return ((arm, seed) for seed in seeds for arm in self.study.arms if seed == seeds[0] or self._parts(arm))
 
     def _collection(self, player: Player) -> CollectConfig:
-        policy = self._agent_folder() if player == "agent" else None
         return CollectConfig(
             out=self._folder / "data" / player,
-            scenario=self.given.scenario,
-            policy=policy,
+            scenario=self.game.scenario,
+            policy=self._agent_folder() if player == "agent" else None,
+            resolution=self.game.resolution,
+            frame_skip=self.game.frame_skip,
             episodes=self.sizes.collect,
             max_episode_steps=self.sizes.max_steps,
             workers=self.given.workers,
@@ -168,8 +240,10 @@ class Bench:
 
     def _agent_folder(self) -> Path:
         if self.given.agent is None:
-            cure = f"train one (`neural-env train agent --scenario {self.given.scenario}`) and give it with --agent"
-            raise ValueError(f"the study needs an agent that plays {self.given.scenario}: {cure}")
+            scenario = self.game.scenario
+            cure = f"train one (`neural-env train agent --scenario {scenario}`) and give it with --agent"
+            other = "" if self.study.players else ", or let --player random play"
+            raise ValueError(f"the study needs an agent that plays {scenario}: {cure}{other}")
         return self.given.agent
 
     @cached_property
@@ -179,49 +253,66 @@ class Bench:
             return self.checkpoint.world.autoencoder
         data = [self.corpus(player) for player in self.study_players]
         limit = min(self.sizes.frames, 30_000) // len(data)
-        frames = np.concatenate([some_frames(corpus, "train", limit) for corpus in data])
         module = WorldModel(self.model, self.game, rngs=nnx.Rngs(0)).autoencoder
-        described = {"model": asdict(self.model.autoencoder), "data": [corpus.provenance() for corpus in data]}
         loop = self._loop(self.sizes.autoencoder_steps, self.sizes.batch, 1e-3, 0)
-        folder = self._part_folder("autoencoder", {**described, "loop": _lasting(loop)})
+        described = {
+            "model": asdict(self.model.autoencoder),
+            "data": [corpus.provenance() for corpus in data],
+            "frames": limit,
+            "loop": _lasting(loop),
+            "finish": _described(measure_latents),
+        }
+        folder = self._part_folder("autoencoder", described)
+        if (folder / _WEIGHTS).is_file():  # no frame need be read
+            kept: Autoencoder = checkpoints.load_module(module, folder / _WEIGHTS)
+            return kept
+        frames = np.concatenate([some_frames(corpus, "train", limit) for corpus in data])
         if not has_state(folder / "state"):  # else the trained weights replace it anyway
             module = fit_linear(module, frames[:: max(1, len(frames) // 1024)])
-        fitted = self._trained(lambda: AutoencoderStage(frames, frames[:64], 0), module, loop, folder)
-        return measure_latents(fitted, frames[:: max(1, len(frames) // 4096)])
+        measured = partial(measure_latents, frames=frames[:: max(1, len(frames) // 4096)])
+        stage = partial(AutoencoderStage, frames, frames[:64], 0)
+        trained: Autoencoder = self._trained(stage, module, loop, folder, measured)
+        return trained
+
+    def examined(self) -> dict[str, Any]:
+        """What the scores of equal weights follow from, besides the split; for JSON."""
+        agent = fingerprint(all_arrays(read_agent(self._agent_folder()).policy)) if "agent" in self.players else None
+        return {
+            "game": asdict(self.game),
+            "players": list(self.players),
+            "agent": agent,
+            "history": self.history,
+            "episodes": [self.sizes.held_out, self.sizes.max_steps],
+            "exam": asdict(self.sizes.exam),
+        }
 
     def exam(self, split: Split, player: Player) -> HeldOut:
         """Held-out play, the same for every arm; played afresh, which equal seeds make equal."""
         if (split, player) not in self._exams:
-            episodes = self._play(player, seeds_of(split, self.sizes.held_out))
+            seeds = seeds_of(split, self.sizes.held_out)
+            episodes = real_episodes(self.game, seeds, [self._policy(player)], self.sizes.max_steps)
             self._exams[split, player] = held_out(episodes, self.autoencoder, self.history, self.sizes.exam)
         return self._exams[split, player]
+
+    def _policy(self, player: Player) -> Policy:
+        (policy,) = players_of(self.game, [str(self._agent_folder()) if player == "agent" else STICKY])
+        return policy
 
     @cached_property
     def _exams(self) -> dict[tuple[Split, Player], HeldOut]:
         return {}
 
-    def _play(self, player: Player, seeds: list[int]) -> list[Episode]:
-        game = self.game
-        policy: Policy = StickyRandom(len(game.action_names))
-        if player == "agent":
-            policy = load_agent(self._agent_folder())
-        with closing(RealDoom(game.scenario, game.resolution, game.frame_skip)) as env:
-            limit = self.sizes.max_steps
-            return [play(env, policy, seed=seed, max_steps=limit) for seed in track(seeds, f"the {player} plays")]
-
     def world(self, arm: Arm, seed: int) -> tuple[WorldModel, list[str]]:
-        """The arm's world, trained or taken from where it was kept, and the folders of its parts.
+        """The arm's world as it is scored, trained or taken from where it was kept, and the folders of its parts.
 
         Raises:
             OutOfTime: it isn't trained yet.
         """
-        if self.study.whole and self.checkpoint is not None:
-            world, parts = self.checkpoint.world, arm.parts[1:]
-        else:
-            world, parts = self._untrained(arm, seed), arm.parts
-        world = _with_autoencoder(world, self.autoencoder)
+        whole = self.checkpoint if self.study.whole else None
+        world = _with_autoencoder(self._untrained(arm, seed) if whole is None else whole.world, self.autoencoder)
         folders: list[str] = []
-        described: dict[str, Any] = self._origin(arm, seed)
+        parts = self._parts(arm)
+        described: dict[str, Any] = self._origin(arm, seed) if parts else {}
         for part in parts:
             material = self._material(arm, world, seed)
             steps = max(1, round(part.share * self.sizes.steps))
@@ -231,6 +322,7 @@ class Bench:
             module = self._trained(partial(part.stage, world, material), part.module(world), loop, folder)
             world = part.fitted(world, module)
             folders.append(folder.name)
+        world.objective = replace(world.objective, **arm.sampler)
         return world, folders
 
     def _origin(self, arm: Arm, seed: int) -> dict[str, Any]:
@@ -280,7 +372,15 @@ class Bench:
         write_whole(folder / "made.json", (text + "\n").encode())
         return folder
 
-    def _trained(self, stage: Callable[[], Stage[Any]], module: Any, loop: LoopConfig, folder: Path) -> Any:
+    def _trained(
+        self,
+        stage: Callable[[], Stage[Any]],
+        module: Any,
+        loop: LoopConfig,
+        folder: Path,
+        finish: Callable[[Any], Any] = lambda module: module,
+    ) -> Any:
+        """The module, trained and then finished, or as it was kept; raises `OutOfTime`."""
         if (folder / _WEIGHTS).is_file():
             return checkpoints.load_module(module, folder / _WEIGHTS)
         if time.monotonic() > self._deadline:
@@ -289,7 +389,7 @@ class Bench:
         module, state = train(_Unvalidated(stage()), module, loop, folder)
         if not finished(state, loop):
             raise OutOfTime(f"{folder.name} is at step {int(state.step)} of {loop.steps}")
-        checkpoints.save_module(module, folder / _WEIGHTS)
+        checkpoints.save_module(finish(module), folder / _WEIGHTS)
         return checkpoints.load_module(module, folder / _WEIGHTS)  # placed as at any other time: one compilation
 
 
@@ -334,6 +434,26 @@ def _with_autoencoder(world: WorldModel, autoencoder: Autoencoder) -> WorldModel
     return copy
 
 
-def arms_and_seeds(study: Study, seeds: tuple[int, ...]) -> Iterator[tuple[Arm, int]]:
-    """Every training of a study, a whole seed after the other: cut early, it has compared something."""
-    return ((arm, seed) for seed in seeds for arm in study.arms)
+def player_of(folders: tuple[Path, ...]) -> Player:
+    """Who played the data: at random, or somebody who knew how, if only in some of them."""
+    policies = [policy for folder in folders for policy in load_manifest(folder).policy.split(" + ")]
+    return "random" if all(policy.startswith(STICKY) for policy in policies) else "agent"
+
+
+def alike(found: dict[Player, Corpus]) -> dict[Player, Corpus]:
+    """The corpora with as many training frames as the smallest has, to a shard: players are compared, not amounts."""
+    least = min((corpus.num_frames("train") for corpus in found.values()), default=0)
+    return {
+        player: corpus if corpus.num_frames("train") == least else _bounded(corpus, least)
+        for player, corpus in found.items()
+    }
+
+
+def _bounded(corpus: Corpus, frames: int) -> Corpus:
+    datasets = corpus.datasets
+    return replace(corpus, datasets=tuple(thinned(dataset, max(1, frames // len(datasets))) for dataset in datasets))
+
+
+def _usual_steps(objective: EDM | VPrediction | Shortcut) -> int:
+    """How many steps suit a world of that objective: as in the presets, one where there is none."""
+    return next((model.num_steps for model in PRESETS.values() if type(model.objective) is type(objective)), 1)

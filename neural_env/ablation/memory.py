@@ -68,7 +68,8 @@ class Remembering:
         """
         recent = model.unet.context
         if min(self.ages) <= recent:
-            raise ValueError(f"the ages {self.ages} must lie before the last {recent} frames: choose older ones")
+            cure = "which the model sees anyway: choose older ones, or a preset or checkpoint with a shorter context"
+            raise ValueError(f"the ages {self.ages} must lie before the last {recent} frames, {cure}")
         longer = replace(model, unet=replace(model.unet, context=recent + len(self.ages)))
         world = WorldModel(longer, game, rngs=nnx.Rngs(seed))
         sparse = SparsePast(world.unet, recent, self.ages, self.grid)

@@ -65,7 +65,7 @@ class Part(Protocol):
         ...
 
 
-class _OfDenoiser:
+class OfDenoiser:
     """A part that trains the U-Net."""
 
     def module(self, world: WorldModel) -> nnx.Module:
@@ -79,7 +79,7 @@ class _OfDenoiser:
 
 
 @dataclass(frozen=True)
-class TeacherForced(_OfDenoiser):
+class TeacherForced(OfDenoiser):
     """The denoiser, on true pasts."""
 
     context_noise: float = CONTEXT_NOISE_MAX  # highest level at which they are corrupted; 0: never
@@ -95,7 +95,7 @@ class TeacherForced(_OfDenoiser):
 
 
 @dataclass(frozen=True)
-class OwnFrames(_OfDenoiser):
+class OwnFrames(OfDenoiser):
     """The denoiser, after frames that it dreamed itself."""
 
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -111,7 +111,7 @@ class OwnFrames(_OfDenoiser):
 
 
 @dataclass(frozen=True)
-class OneStep(_OfDenoiser):
+class OneStep(OfDenoiser):
     """The denoiser, distilled to one step."""
 
     distill: DistillConfig = field(default_factory=DistillConfig)

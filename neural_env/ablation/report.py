@@ -19,7 +19,8 @@ def columns(result: Result) -> list[str]:
     """The headings, the arm's name first."""
     steps = [f"step {step}" for step in HORIZONS if step <= result["horizon"]]
     forced = ["PSNR", "of the HUD", "other action", *steps, "sharpness"]
-    return ["", *(_of(player, result, name) for player in result["players"] for name in forced), "ms a frame"]
+    of_players = (_of(player, result, name) for player in result["players"] for name in forced)
+    return ["", *of_players, "ms a frame", *(["training frames"] if any(result["frames"].values()) else [])]
 
 
 def _of(player: str, result: Result, name: str) -> str:
@@ -42,13 +43,21 @@ def _row(name: str, scores: dict[str, Any], result: Result) -> list[str]:
     cells.append(
         _figure([seed[player]["frame_ms"] for seed in scores.values() for player in result["players"]], "{:.1f}")
     )
+    if any(result["frames"].values()):
+        cells.append(f"{result['frames'][name]:,d}" if result["frames"][name] else "-")  # taken as it was given
     return cells
+
+
+def _unfinished(result: Result) -> list[str]:
+    """The arms of which a training is left; one that isn't trained is the same with every seed, and scored once."""
+    asked = {name: len(result["seeds"]) if frames else 1 for name, frames in result["frames"].items()}
+    return [name for name, scores in result["arms"].items() if len(scores) < asked[name]]
 
 
 def _figure(values: list[float], form: str = "{:.2f}", unit: str = "") -> str:
     mean = form.format(float(np.mean(values))) + unit
     spread = (max(values) - min(values)) / 2
-    return mean if len(values) == 1 or "ms" in unit else f"{mean} ± {form.format(spread)}"
+    return mean if len(values) == 1 else f"{mean} ± {form.format(spread)}"
 
 
 def baselines(result: Result) -> list[str]:
@@ -80,8 +89,9 @@ def markdown(result: Result) -> str:
     heading = columns(result)
     lines = [f"## {result['study']}: {result['question']}", "", _line(heading), _line(["---"] * len(heading))]
     lines += [_line(row) for row in rows(result)]
+    note = [f"{result['note']}.", ""] if result["note"] else []
     paper = [f"GameNGen: {result['paper']}.", ""] if result["paper"] else []
-    missing = [name for name, scores in result["arms"].items() if len(scores) < len(result["seeds"])]
+    missing = _unfinished(result)
     unfinished = [f"Not finished: {', '.join(missing)}. Run the command again to go on.", ""] if missing else []
     return "\n".join(
         [
@@ -92,6 +102,7 @@ def markdown(result: Result) -> str:
             "as a share of the real ones'.",
             *baselines(result),
             "",
+            *note,
             *paper,
             *unfinished,
             f"`{result['command']}`, {result['split']} seeds, training seeds {', '.join(map(str, result['seeds']))}, "

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -21,14 +22,17 @@ import jax
 import tyro
 from rich.console import Console
 
-from neural_env.ablation.bench import Bench, Given, OutOfTime, Sizes, arms_and_seeds
+from neural_env import checkpoint as checkpoints
+from neural_env.ablation.bench import Bench, Given, OutOfTime, Sizes
 from neural_env.ablation.report import Result, table, write
 from neural_env.ablation.score import Exam, score
 from neural_env.ablation.studies import STUDIES
-from neural_env.ablation.study import Arm, Study
+from neural_env.ablation.study import Arm, Player, Study
 from neural_env.data.episode import Split
-from neural_env.data.shards import write_whole
+from neural_env.data.shards import load_manifest, write_whole
+from neural_env.version import __version__
 from neural_env.world.model import PRESETS
+from neural_env.world.parameters import all_arrays, fingerprint
 
 StudyName: TypeAlias = Literal[
     "steps",
@@ -54,7 +58,8 @@ SMOKE = Sizes(
     held_out=4,
     exam=Exam(windows=16, rollouts=4, horizon=8),
 )
-_SMOKE_ARMS = 2  # trained arms of a smoke run; what only evaluates has all of them
+_SMOKE_ARMS = 3  # of a smoke run, no two trained alike; a study whose arms are all trained alike has all of them
+_SMOKED = ("preset", "steps", "autoencoder_steps", "batch", "frames", "held_out", "windows", "rollouts", "horizon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +68,13 @@ class AblateConfig:
 
     study: Annotated[StudyName, tyro.conf.Positional]  # which question
     out: Path = Path("out/ablations")  # the folder of all studies: equal parts of them are trained once
-    scenario: str = "take_cover"  # what is played if no data are given
+    scenario: str | None = None  # what is played; by default what the checkpoint or the data are of, else take_cover
     preset: str = "small"  # sizes of the model
     checkpoint: str | None = None  # a world: its sizes and auto-encoder are used; studies that only evaluate judge it
     data: tuple[Path, ...] = ()  # training episodes; by default they are played: by the agent, else at random
     random_data: tuple[Path, ...] = ()  # those of random play, which the study `data` compares with
     agent: Path | None = None  # who plays; by default runs/agents/SCENARIO, if there is one
+    player: Player | None = None  # who plays on held-out seeds; by default whoever played the data, else the agent
     steps: int = Sizes.steps  # updates of each arm's denoiser; other parts of a recipe have their share of it
     autoencoder_steps: int = Sizes.autoencoder_steps
     batch: int = Sizes.batch
@@ -92,9 +98,18 @@ class AblateConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
+        defaults = {field.name: field.default for field in fields(self)}
+        if self.smoke and (given := [name for name in _SMOKED if getattr(self, name) != defaults[name]]):
+            raise ValueError(f"a smoke run has sizes of its own: leave out --{given[0].replace('_', '-')}, or --smoke")
         names = [arm.name for arm in STUDIES[self.study].arms]
         if unknown := sorted(set(self.arms) - set(names)):
             raise ValueError(f"the study {self.study} has no arm {unknown[0]!r}; choose from {names}")
+        if len(set(self.arms)) == 1:
+            raise ValueError(f"one arm is compared with nothing: give --arms {self.arms[0]!r} and others of {names}")
+        if self.player and (players := STUDIES[self.study].players):
+            raise ValueError(
+                f"the study {self.study} is scored on the play of {' and '.join(players)}: leave out --player"
+            )
 
     @property
     def split(self) -> Split:
@@ -106,17 +121,20 @@ def ablate(config: AblateConfig) -> Result:
     """Trains what isn't trained, scores what isn't scored, prints the table, writes the report and returns it.
 
     Raises:
-        ValueError: no agent where the study needs one, or held-out episodes that are too short.
-        NonFiniteLoss, TrainingStateError, ShardError, EngineCrashed: from training and playing.
+        ValueError: no agent where the study needs one; checkpoint, data and scenario of different games; a study that
+            a distilled world or the model's context has no place for; held-out episodes that are too short.
+        CheckpointError, ShardError: an unusable world, agent or dataset.
+        NonFiniteLoss, TrainingStateError, EngineCrashed: from training and playing.
     """
     began = time.monotonic()
     study = _chosen(config)
     deadline = float("inf") if config.max_minutes is None else began + 60 * config.max_minutes
     bench = Bench(_given(config, study), _sizes(config), study, config.out, deadline)
+    bench.check()
     folder = config.out / config.study / config.split
     result = _empty(config, study, bench)
     out_of_time = ""
-    for arm, seed in arms_and_seeds(study, config.seeds):
+    for arm, seed in bench.trainings(config.seeds):
         try:
             result["arms"][arm.name][str(seed)] = _scores(bench, arm, seed, config, folder / "scores")
         except OutOfTime as why:
@@ -139,27 +157,45 @@ def _tell(result: Result, folder: Path, out_of_time: str) -> None:
 def _chosen(config: AblateConfig) -> Study:
     study = STUDIES[config.study]
     arms = tuple(arm for arm in study.arms if not config.arms or arm.name in config.arms)
-    trainings = {(arm.model, arm.build, arm.parts, arm.player) for arm in arms}
-    if config.smoke and not config.arms and len(trainings) > 1:
-        arms = arms[:_SMOKE_ARMS]
+    if config.smoke and not config.arms:
+        arms = _differently_trained(arms)
     return replace(study, arms=arms)
 
 
+def _differently_trained(arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+    """The first arm of each training, a few; all arms if there is but one training."""
+    first: dict[Any, Arm] = {}
+    for arm in arms:
+        first.setdefault((arm.model, arm.build, arm.parts, arm.player), arm)
+    return arms if len(first) == 1 else tuple(first.values())[:_SMOKE_ARMS]
+
+
 def _given(config: AblateConfig, study: Study) -> Given:
-    agent = config.agent
-    usual = Path("runs/agents") / config.scenario
-    needed = not config.smoke or "agent" in study.players
-    if agent is None and needed and (usual / "config.json").is_file():
-        agent = usual
+    scenario, player = _scenario(config), config.player
+    usual = Path("runs/agents") / scenario
+    agent = usual if config.agent is None and (usual / "config.json").is_file() else config.agent
+    if config.smoke and config.agent is None and not config.data and not study.players:
+        player = player or "random"  # who needs no training, so that a smoke run is the same everywhere
     return Given(
-        scenario=config.scenario,
+        scenario=scenario,
         preset="tiny" if config.smoke else config.preset,
         checkpoint=config.checkpoint,
         data=config.data,
         random_data=config.random_data,
         agent=agent,
+        player=player,
         workers=config.workers,
     )
+
+
+def _scenario(config: AblateConfig) -> str:
+    """What the checkpoint dreams, or the data were played in; else what is asked for."""
+    found = None if config.checkpoint is None else checkpoints.read_game(config.checkpoint).scenario
+    for folder in (*config.data, *config.random_data)[:1]:
+        found = found or load_manifest(folder).scenario
+    if found and config.scenario not in (None, found):
+        raise ValueError(f"checkpoint or data are of {found!r}, not {config.scenario!r}: leave out --scenario")
+    return found or config.scenario or "take_cover"
 
 
 def _sizes(config: AblateConfig) -> Sizes:
@@ -181,6 +217,7 @@ def _empty(config: AblateConfig, study: Study, bench: Bench) -> Result:
     return {
         "study": config.study,
         "question": study.question,
+        "note": study.note,
         "paper": study.paper,
         "command": command_of(config),
         "split": config.split,
@@ -188,7 +225,7 @@ def _empty(config: AblateConfig, study: Study, bench: Bench) -> Result:
         "seeds": list(config.seeds),
         "horizon": bench.sizes.exam.horizon,
         "device": jax.devices()[0].device_kind,
-        "frames": {player: bench.corpus(player).num_frames("train") for player in bench.study_players},
+        "frames": {arm.name: bench.frames(arm) for arm in study.arms},
         "arms": {arm.name: {} for arm in study.arms},
     }
 
@@ -196,11 +233,16 @@ def _empty(config: AblateConfig, study: Study, bench: Bench) -> Result:
 def _scores(bench: Bench, arm: Arm, seed: int, config: AblateConfig, folder: Path) -> dict[str, Any]:
     """What was measured before of the same weights in the same way, or what is measured now."""
     world, parts = bench.world(arm, seed)
+    dials = arm.dials_for(world)
     conditions = {
         "parts": parts,
-        "checkpoint": config.checkpoint,
-        "exam": [bench.history, bench.sizes.held_out, *vars(bench.sizes.exam).values()],
+        "weights": fingerprint(all_arrays(world)),
+        "objective": asdict(world.objective),
+        "dials": asdict(dials),
+        "examined": bench.examined(),
+        "code_version": __version__,
     }
+    conditions = json.loads(json.dumps(conditions))  # as they are read again
     path = folder / f"{re.sub(r'[^a-z0-9.]+', '-', arm.name.lower())}-{seed}.json"
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text())
@@ -208,7 +250,7 @@ def _scores(bench: Bench, arm: Arm, seed: int, config: AblateConfig, folder: Pat
             return kept
     horizon = bench.sizes.exam.horizon
     measured: dict[str, Any] = {
-        player: score(world, bench.exam(config.split, player), arm.dials, horizon) for player in bench.players
+        player: score(world, bench.exam(config.split, player), dials, horizon) for player in bench.players
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps({"conditions": conditions, **measured}, indent=1) + "\n").encode())
@@ -226,6 +268,5 @@ def command_of(config: AblateConfig) -> str:
         if value is True:
             words.append(option)
         else:
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words.append(f"{option} {shown}")
+            words.append(f"{option} {shlex.join(map(str, value if isinstance(value, tuple) else (value,)))}")
     return " ".join(words)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from flax import nnx
 
@@ -36,8 +36,13 @@ class Arm:
     model: Change = unchanged  # the sizes that it has, of the study's
     build: Build = plain
     parts: tuple[Part, ...] = (TeacherForced(),)  # its training, one after the other
-    dials: Dials = field(default_factory=Dials)  # how it is run when it is scored
+    dials: Mapping[str, Any] = field(default_factory=dict)  # those turned when it is scored: fields of `Dials`
+    sampler: Mapping[str, Any] = field(default_factory=dict)  # the same of its objective's fields that leave weights be
     player: Player | None = None  # whose play it is trained on; None: whatever the study is given
+
+    def dials_for(self, world: WorldModel) -> Dials:
+        """How the trained arm is run: in as many steps as suit it, unless it is about them."""
+        return Dials(**{"num_steps": world.num_steps, **self.dials})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,7 @@ class Study:
     arms: tuple[Arm, ...]
     players: tuple[Player, ...] = ()  # who plays the episodes it is scored on; none: whoever made the training data
     whole: bool = False  # whether a given checkpoint stands for the first part of every arm, and not its encoder alone
+    note: str = ""  # what its figures must be read with
     paper: str = ""  # what GameNGen found
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ temperature and noise that make it harder to exploit, and a price on what the dr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -42,7 +42,7 @@ class DreamsConfig:
     """How an agent dreams; the guards against an agent that exploits it included. Raises `ValueError`."""
 
     observe: Observation = "latent"  # what the agent looks at: decoded frames, or latents (a third cheaper)
-    num_steps: int = 1  # denoising steps a frame
+    num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     temperature: float = 1.0  # in [0, 2], of the sample and of the draw that ends an episode; above 1 it is harder
     context_noise: float = 0.0  # level in [0, 0.7] at which the past is corrupted
     termination: Termination = "sample"  # drawn, foretold with more than even odds, or never
@@ -57,19 +57,23 @@ class DreamsConfig:
         _check_range("temperature", self.temperature, 0.0, TEMPERATURE_MAX)
         _check_range("context_noise", self.context_noise, 0.0, CONTEXT_NOISE_MAX)
         for name, least in (("num_steps", 1), ("horizon", 1), ("samples", 2), ("damage", 0.0), ("disagreement", 0.0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0.0 <= self.repeat < 1.0:
             raise ValueError(f"repeat is a probability below 1, got {self.repeat}")
         for name, kind in (("observe", Observation), ("reward", DreamReward), ("termination", Termination)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}")
 
-    @property
-    def dials(self) -> Dials:
+    def suited(self, world: WorldModel) -> DreamsConfig:
+        """The same with the world's own number of steps where none was given: what a run writes down."""
+        return replace(self, num_steps=self.num_steps or world.num_steps)
+
+    def dials(self, world: WorldModel) -> Dials:
         """How the model is run."""
         return Dials(
-            num_steps=self.num_steps,
+            num_steps=self.num_steps or world.num_steps,
             temperature=self.temperature,
             context_noise=self.context_noise,
             termination=self.termination,
@@ -170,14 +174,15 @@ def _stepped(
     world: WorldModel, config: DreamsConfig, key: Key, states: DreamState, actions: Int32[Array, " n"]
 ) -> tuple[core.Step, Float[Array, " n"]]:
     """`core.step` of each dream, and how unsure it was."""
+    dials = config.dials(world)
 
     def one(row: tuple[Key, DreamState, Array]) -> tuple[core.Step, Array]:
         key, state, action = row
         key_step, key_unsure = jax.random.split(key)
-        stepped = core.step(world, key_step, state, action, config.dials, observe(config))
+        stepped = core.step(world, key_step, state, action, dials, observe(config))
         if not config.disagreement:
             return stepped, jnp.zeros(())
-        return stepped, disagreement(world, key_unsure, state, action, config.samples, config.dials)
+        return stepped, disagreement(world, key_unsure, state, action, config.samples, dials)
 
     rows = (jax.random.split(key, len(actions)), states, actions)
     together = _TOGETHER if jax.default_backend() == "cpu" else len(actions)

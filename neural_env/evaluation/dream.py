@@ -92,7 +92,7 @@ def _some_steps(
     """`_CHUNK` steps of every dream; those that are over go on unseen and earn nothing."""
 
     def step(row: tuple[Key, DreamState, Array]) -> core.Step:
-        return core.step(world, *row, dials=config.dials, observe=observe(config))
+        return core.step(world, *row, dials=config.dials(world), observe=observe(config))
 
     def one(playing: _Playing, key: Key) -> tuple[_Playing, None]:
         key_act, key_step = jax.random.split(key)

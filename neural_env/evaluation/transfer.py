@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -115,6 +115,7 @@ def transfer(config: TransferConfig) -> Scores:
     world = checkpoints.load(config.checkpoint)
     if config.scenario not in (None, world.game.scenario):
         raise ValueError(f"{config.checkpoint} dreams {world.game.scenario!r}, not {config.scenario!r}: give its own")
+    config = replace(config, dreams=config.dreams.suited(world.world))
     agents = _trained(config)
     frames = config.real_frames or real_frames(world)
     with closing(_Judge(config, world)) as judge:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from rich.console import Console
 
@@ -57,13 +57,18 @@ class StudyConfig(TransferConfig):
     def swept(self) -> dict[str, DreamsConfig]:
         """The dreams of each value."""
         name = str(self.sweep).replace("-", "_")
-        kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(DreamsConfig)}
+        kinds = {name: _kind(hint) for name, hint in get_type_hints(DreamsConfig).items()}
         if name not in kinds:
             raise ValueError(f"the dreams have no setting {self.sweep!r}; there are {', '.join(kinds)}")
         try:
             return {value: replace(self.dreams, **{name: kinds[name](value)}) for value in self.values}
         except ValueError as error:
             raise ValueError(f"--sweep {name} can't take {' '.join(self.values)}: {error}") from error
+
+
+def _kind(hint: Any) -> Any:
+    """What a value on the command line is read as."""
+    return next((kind for kind in (int, float) if kind in (hint, *get_args(hint))), str)
 
 
 def study(config: StudyConfig) -> None:

@@ -56,7 +56,8 @@ def real_episodes(
 ) -> list[Episode]:
     """Plays the real game, the players taking turns; without any, the sticky-random one that collects by default."""
     players = players or [StickyRandom(len(game.action_names))]
-    with closing(RealDoom(game.scenario, game.resolution, game.frame_skip)) as env:
+    automap = any("automap" in player.sees for player in players)
+    with closing(RealDoom(game.scenario, game.resolution, game.frame_skip, automap=automap)) as env:
         return [
             play(env, players[i % len(players)], seed=seed, max_steps=max_steps)
             for i, seed in enumerate(track(seeds, "play the real game"))

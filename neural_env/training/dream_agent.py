@@ -108,6 +108,7 @@ def train_dream_agent(run: DreamAgentRun) -> None:
     run.out.mkdir(parents=True, exist_ok=True)
     world = checkpoints.load(run.checkpoint)
     run.dreams.check(world.game)
+    run = replace(run, dreams=run.dreams.suited(world.world))
     _claim(run, world)
     with closing(StateStore(run.out / "state")) as store:
         _Training(run, world, store).go_on()

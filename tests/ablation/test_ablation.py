@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import ClassVar, get_args
 
@@ -10,16 +10,21 @@ import pytest
 from flax import nnx
 
 from neural_env.ablation import run as runs
-from neural_env.ablation.bench import OutOfTime
+from neural_env.ablation.bench import Bench, Given, OutOfTime, alike, player_of
 from neural_env.ablation.memory import Remembering, SparsePast
 from neural_env.ablation.report import columns, markdown, rows, write
-from neural_env.ablation.run import AblateConfig, StudyName, ablate, command_of
+from neural_env.ablation.run import SMOKE, AblateConfig, StudyName, ablate, command_of
 from neural_env.ablation.score import Exam, held_out, score
 from neural_env.ablation.studies import STUDIES
 from neural_env.ablation.study import Arm, Study
+from neural_env.data.corpus import Corpus
 from neural_env.data.episode import Episode
+from neural_env.data.policies import StickyRandom
+from neural_env.data.recorder import Recorder
 from neural_env.envs.dials import Dials
-from neural_env.world.model import PRESETS
+from neural_env.world.diffusion import EDM
+from neural_env.world.model import PRESETS, distilled
+from neural_env.world.velocity import VPrediction
 
 TINY = PRESETS["tiny"]
 FIGURES = {"psnr": 25.0, "psnr_hud": 30.0, "psnr_shuffled": 24.0, "psnr_copy": 23.0, "windows": 8, "rollouts": 2}
@@ -63,6 +68,9 @@ def test_arms_of_one_name_are_refused():
         ({"study": "noise", "seeds": (1, 1)}, "seeds must be different numbers"),
         ({"study": "noise", "preset": "huge"}, "there is no preset 'huge'"),
         ({"study": "noise", "steps": 0}, "steps must be at least 1, got 0"),
+        ({"study": "noise", "arms": ("with",)}, "one arm is compared with nothing: give --arms 'with' and others of"),
+        ({"study": "noise", "smoke": True, "held_out": 3}, "a smoke run has sizes of its own: leave out --held-out"),
+        ({"study": "data", "player": "random"}, "the study data is scored on the play of agent and random"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
@@ -73,6 +81,151 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_the_command_names_what_was_chosen_and_nothing_else():
     config = AblateConfig(study="context", seeds=(0, 1), test=True, arms=("4", "1"), workers=7)
     assert command_of(config) == "neural-env ablate context --seeds 0 1 --arms 4 1 --test"
+    steps = AblateConfig(study="steps", arms=("1 step", "distilled"))
+    assert command_of(steps) == "neural-env ablate steps --arms '1 step' distilled"
+
+
+def test_arms_are_run_in_as_many_steps_as_suit_their_world_unless_they_are_about_steps():
+    world = SimpleNamespace(num_steps=4)
+    found = {
+        name: {arm.dials_for(world).num_steps for arm in study.arms if arm.name != "distilled"}
+        for name, study in STUDIES.items()
+    }
+    assert found.pop("steps") == {1, 2, 4, 8, 16} and found.pop("objective") == {1, 4}
+    assert set().union(*found.values()) == {4}
+
+
+@pytest.mark.parametrize(
+    ("study", "arms"),
+    [
+        ("objective", ["EDM, 1 step", "v-prediction, 1 step", "shortcut, 1 step"]),
+        ("steps", ["1 step", "distilled"]),
+        ("rollout", ["own frames at the end", "as long, on true pasts"]),
+        ("level", ["0", "0.05", "0.1", "0.2", "0.4"]),
+    ],
+)
+def test_a_smoke_run_has_an_arm_of_each_training(study, arms):
+    assert [arm.name for arm in runs._chosen(AblateConfig(study=study, smoke=True)).arms] == arms
+
+
+# What a study starts from.
+
+
+def bench_of(tmp_path, study, **given):
+    """The bench of a study that is given so much."""
+    settings = {"checkpoint": None, "data": (), "random_data": (), "agent": None, "player": None, "workers": 1}
+    return Bench(
+        Given(scenario="take_cover", preset="tiny", **{**settings, **given}), SMOKE, STUDIES[study], tmp_path, 0.0
+    )
+
+
+def holding(bench, game, model=TINY):
+    """The bench, given a checkpoint of that game and model."""
+    bench.checkpoint = SimpleNamespace(game=game, model=model)
+    return bench
+
+
+@pytest.mark.parametrize(("study", "arm"), [("steps", "distilled"), ("rollout", "own frames at the end")])
+def test_a_distilled_world_is_not_trained_on(study, arm, game, tmp_path):
+    bench = holding(bench_of(tmp_path, study, checkpoint="mine"), game, distilled(TINY))
+    bench.study = SimpleNamespace(whole=True, arms=[each for each in bench.study.arms if each.name == arm])
+    message = (
+        f"mine is distilled and learns from its teacher alone, the arm '{arm}' trains its denoiser on: give a world"
+    )
+    with pytest.raises(ValueError, match=message):
+        bench.check()
+
+
+def test_a_distilled_world_makes_one_step(game, tmp_path):
+    bench = holding(bench_of(tmp_path, "steps", checkpoint="mine"), game, distilled(TINY))
+    bench.study = replace(bench.study, arms=bench.study.arms[:2])
+    with pytest.raises(ValueError, match="the arm '2 steps' makes 2 steps a frame, its world at most 1"):
+        bench.check()
+
+
+@pytest.mark.parametrize("study", ["level", "decoder"])
+def test_what_leaves_the_denoiser_be_is_asked_of_a_distilled_world(study, game, tmp_path):
+    holding(bench_of(tmp_path, study, checkpoint="mine"), game, distilled(TINY)).check()
+
+
+def test_arms_trained_from_nothing_have_the_objective_of_a_distilled_worlds_teacher(game, tmp_path):
+    model = distilled(replace(TINY, objective=VPrediction()))
+    bench = holding(bench_of(tmp_path, "noise", checkpoint="mine"), game, model)
+    bench.check()
+    assert bench.model.objective == VPrediction() and bench.model.num_steps == 4
+
+
+def test_a_memory_of_what_the_model_sees_anyway_is_refused_before_anything_is_played(tmp_path):
+    bench = bench_of(tmp_path, "memory")
+    bench.given = replace(bench.given, preset="gamengen")
+    with pytest.raises(ValueError, match=r"before the last 64 frames, .*: choose older ones, or a preset"):
+        bench.check()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_study_that_needs_an_agent_says_so_before_anything_is_played(tmp_path):
+    with pytest.raises(ValueError, match="needs an agent that plays take_cover: train one"):
+        bench_of(tmp_path, "data").check()
+    assert not any(tmp_path.iterdir())
+
+
+def test_studies_of_a_given_world_train_nothing_and_need_no_data(game, tmp_path):
+    bench = holding(bench_of(tmp_path, "level", checkpoint="mine"), game)
+    assert bench.study_players == () and {bench.frames(arm) for arm in bench.study.arms} == {0}
+    assert len(list(bench.trainings((0, 1, 2)))) == len(bench.study.arms)
+    steps = holding(bench_of(tmp_path, "steps", checkpoint="mine"), game)
+    assert [(arm.name, seed) for arm, seed in steps.trainings((0, 1))][-2:] == [("distilled", 0), ("distilled", 1)]
+
+
+def recorded(folder, game, policy, lengths):
+    """A dataset of that player: episodes of training seeds, two a shard."""
+    with Recorder(folder, game, policy=policy, episodes_per_shard=2) as recorder:
+        for i, length in enumerate(lengths):
+            recorder.add(episode(length, seed=10 * i + 2))
+    return folder
+
+
+@pytest.fixture
+def random_play(tmp_path, game):
+    return recorded(tmp_path / "random", game, StickyRandom(3).name, [10, 10])
+
+
+@pytest.mark.parametrize("policy", ["agent(take_cover, updates=3, sampled)", "ppo(fast, seed=0)"])
+def test_who_played_the_data_plays_on_held_out_seeds(policy, random_play, tmp_path, game):
+    learned = recorded(tmp_path / "learned", game, policy, [10])
+    assert (player_of((random_play,)), player_of((learned,)), player_of((random_play, learned))) == (
+        "random",
+        "agent",
+        "agent",
+    )
+    assert bench_of(tmp_path, "noise", data=(random_play,), agent=tmp_path).players == ("random",)
+    assert bench_of(tmp_path, "noise", data=(learned,), player="random").players == ("random",)
+    with pytest.raises(ValueError, match=r"needs an agent that plays take_cover: .* or let --player random play"):
+        bench_of(tmp_path, "noise", data=(learned,)).check()
+
+
+def test_players_are_compared_on_as_many_frames(tmp_path, game):
+    short = Corpus.open([recorded(tmp_path / "short", game, "random", [9] * 4)])
+    long = Corpus.open([recorded(tmp_path / "long", game, "agent", [19] * 8)])
+    bounded = alike({"random": short, "agent": long})
+    assert bounded["random"] == short and short.num_frames("train") == 40 == bounded["agent"].num_frames("train")
+    assert alike({"agent": long}) == {"agent": long}
+
+
+def test_data_of_another_game_than_the_checkpoints_are_refused(random_play, tmp_path, game):
+    other = replace(game, frame_skip=8)
+    with pytest.raises(ValueError, match=r"a game with the frame skip 8, .*random has 4: give checkpoint and data of"):
+        holding(bench_of(tmp_path, "noise", checkpoint="mine", data=(random_play,)), other).check()
+
+
+def test_what_is_played_is_the_checkpoints_game(tmp_path, game, tiny_world_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = AblateConfig(study="noise", checkpoint=str(tiny_world_folder))
+    other = replace(game, scenario="defend_the_center", frame_skip=2, resolution=(240, 320))
+    collection = holding(bench_of(tmp_path, "noise", checkpoint="mine"), other)._collection("random")
+    assert (collection.scenario, collection.frame_skip, collection.resolution) == ("defend_the_center", 2, (240, 320))
+    with pytest.raises(ValueError, match="are of 'take_cover', not 'basic': leave out --scenario"):
+        ablate(replace(config, scenario="basic"))
 
 
 # A sparse past.
@@ -142,7 +295,9 @@ def result(**changes):
     plain = {
         "study": "noise",
         "question": "Does it?",
+        "note": "Mind the gap",
         "paper": "it does",
+        "frames": {"with": 12_000, "without": 12_000},
         "command": "neural-env ablate noise",
         "split": "validation",
         "players": ["agent"],
@@ -157,7 +312,7 @@ def result(**changes):
 def test_the_report_has_every_figure_under_its_heading_and_says_what_is_missing(tmp_path):
     write(result(), tmp_path)
     text = (tmp_path / "table.md").read_text()
-    assert "| with | 25.00 | 30.00 | 24.00 | 24.00 | 24.00 | 50 % | 1.5 |" in text
+    assert "| with | 25.00 | 30.00 | 24.00 | 24.00 | 24.00 | 50 % | 1.5 | 12,000 |" in text and "Mind the gap." in text
     assert "Not finished: without. Run the command again to go on." in text
     assert "copying the last frame gives 23.00 dB" in text and "`neural-env ablate noise`" in text
     assert json.loads((tmp_path / "result.json").read_text()) == result()
@@ -171,13 +326,27 @@ def test_several_seeds_give_a_mean_and_half_their_spread():
     assert "Not finished" not in markdown(both)
 
 
+def test_what_is_not_trained_is_scored_once_and_shown_without_a_spread():
+    once = result(seeds=[0, 1], frames={"with": 0}, arms={"with": {"0": {"agent": SCORES}}})
+    assert rows(once)[0][1] == "25.00" and "Not finished" not in markdown(once)
+    assert "training frames" not in columns(once)
+
+
 def test_several_players_have_columns_of_their_own():
     two = result(players=["agent", "random"], arms={"with": {"0": {"agent": SCORES, "random": SCORES}}})
-    assert len(columns(two)) == len(rows(two)[0]) == 14
+    assert len(columns(two)) == len(rows(two)[0]) == 15
     assert "PSNR, random's play" in columns(two)
 
 
 # The command.
+
+
+class FakeWorld(nnx.Module):
+    """Weights and what they are run with."""
+
+    def __init__(self, weights):
+        self.kernel = nnx.Param(jnp.full(2, weights))
+        self.objective, self.num_steps = EDM(), 1
 
 
 class FakeBench:
@@ -185,15 +354,29 @@ class FakeBench:
 
     trained: ClassVar[list] = []
     stop_after = 99
+    agent = "its weights"
+    weights = 1.0
 
     def __init__(self, given, sizes, study, folder, deadline):
-        self.sizes, self.players, self.study_players, self.history = sizes, ("agent",), (), 4
+        self.study, self.sizes, self.players = study, sizes, ("agent",)
+
+    def check(self):
+        pass
+
+    def frames(self, arm):
+        return 1_000
+
+    def trainings(self, seeds):
+        return ((arm, seed) for seed in seeds for arm in self.study.arms)
+
+    def examined(self):
+        return asdict(self.sizes.exam) | {"players": self.players, "agent": self.agent}
 
     def world(self, arm, seed):
         if len(self.trained) >= self.stop_after:
             raise OutOfTime(f"{arm.name} is not trained")
         self.trained.append((arm.name, seed))
-        return SimpleNamespace(), [f"denoiser-{arm.name}"]
+        return FakeWorld(self.weights), [f"denoiser-{arm.name}"]
 
     def exam(self, split, player):
         return split
@@ -239,15 +422,48 @@ def test_an_arm_is_scored_again_when_more_is_asked(fake, tmp_path):
     assert len(fake) == 4
 
 
+@pytest.mark.parametrize("changes", [{"weights": 2.0}, {"agent": "others"}])
+def test_an_arm_is_scored_again_when_its_weights_or_who_plays_are_others(changes, fake, tmp_path, monkeypatch):
+    config = AblateConfig(study="noise", out=tmp_path, horizon=8, arms=("with", "without"))
+    ablate(config)
+    ablate(config)
+    assert len(fake) == 2
+    for name, value in changes.items():
+        monkeypatch.setattr(FakeBench, name, value)
+    ablate(config)
+    assert len(fake) == 4
+
+
+def test_an_arm_is_scored_again_when_it_is_run_in_another_way(fake, tmp_path, monkeypatch):
+    config = AblateConfig(study="noise", out=tmp_path, horizon=8, arms=("with", "without"))
+    ablate(config)
+    arms = tuple(replace(arm, dials={"context_noise": 0.1}) for arm in STUDIES["noise"].arms)
+    monkeypatch.setitem(STUDIES, "noise", replace(STUDIES["noise"], arms=arms))
+    ablate(config)
+    assert len(fake) == 4
+
+
+SMOKED = {  # arms of each study, and what is trained for them that those before hadn't
+    "objective": (("EDM, 4 steps", "v-prediction, 1 step"), ["autoencoder", "denoiser", "denoiser"]),
+    "steps": ((), ["distill"]),
+    "rollout": ((), ["denoiser", "rollout"]),
+    "decoder": ((), ["decoder"]),
+    "memory": (("4 frames", "pooled"), ["denoiser", "denoiser"]),  # where there is a longer past
+}
+
+
 @pytest.mark.slow
-def test_a_smoke_run_trains_its_arms_and_leaves_a_whole_report(tmp_path):
-    config = AblateConfig(study="noise", out=tmp_path, smoke=True)
-    found = ablate(config)
-    assert list(found["arms"]) == ["with", "without"]
-    parts = sorted(path.name.split("-")[0] for path in (tmp_path / "parts").iterdir())
-    assert parts == ["autoencoder", "denoiser", "denoiser"]
-    forced = [scores["0"]["random"]["psnr"] for scores in found["arms"].values()]
-    assert forced[0] != forced[1] and min(forced) > 10
+def test_smoke_runs_train_every_part_once_and_leave_whole_reports(tmp_path):
+    def made():
+        return {path.parent.name for path in (tmp_path / "parts").glob("*/weights.safetensors")}
+
+    for study, (arms, trained) in SMOKED.items():
+        before, config = made(), AblateConfig(study=study, arms=arms, out=tmp_path, smoke=True)
+        found = ablate(config)
+        assert sorted(name.split("-")[0] for name in made() - before) == trained
+        forced = [scores["0"]["random"]["psnr"] for scores in found["arms"].values()]
+        assert len(set(forced)) == len(forced) > 1 and min(forced) > 10
+        assert len(found["frames"]) == len(forced) and min(found["frames"].values()) > 500
     weights = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*/weights.safetensors")}
     assert ablate(config)["arms"] == found["arms"]  # nothing is trained or measured again
     assert weights == {path: path.stat().st_mtime_ns for path in weights}

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +113,7 @@ def test_disagreement_is_the_wrappers_measure(tiny_world, states):
     [
         ({"temperature": 3.0}, r"temperature must be in \[0, 2\], got 3.0"),
         ({"context_noise": -0.1}, r"context_noise must be in \[0, 0.7\]"),
+        ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"repeat": 1.0}, "repeat is a probability below 1"),
         ({"observe": "smell"}, "observe must be one of"),
@@ -120,6 +122,12 @@ def test_disagreement_is_the_wrappers_measure(tiny_world, states):
 def test_settings_that_make_no_dreams_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         DreamsConfig(**changes)
+
+
+def test_dreams_are_run_in_as_many_steps_as_suit_the_world_unless_told_otherwise():
+    world = SimpleNamespace(num_steps=4)
+    assert DreamsConfig().dials(world).num_steps == 4 and DreamsConfig().suited(world).num_steps == 4
+    assert DreamsConfig(num_steps=1).dials(world).num_steps == 1 == DreamsConfig(num_steps=1).suited(world).num_steps
 
 
 def test_damage_needs_health(game):

@@ -105,6 +105,14 @@ def test_a_round_adds_the_agents_own_games_to_what_the_world_knows(tmp_path, mor
     assert (out / "study.md").read_text().count("\n| ") == 2
 
 
+def test_the_values_of_a_sweep_are_read_as_what_the_setting_is(tmp_path):
+    read = {}
+    for name, values in {"num_steps": ("1", "4"), "temperature": ("1",), "termination": ("never",)}.items():
+        swept = StudyConfig(out=tmp_path, sweep=name, values=values).swept()
+        read[name] = [getattr(dreams, name) for dreams in swept.values()]
+    assert read == {"num_steps": [1, 4], "temperature": [1.0], "termination": ["never"]}
+
+
 def test_studies_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="have no setting 'fear'; there are observe, num_steps"):
         StudyConfig(out=tmp_path, sweep="fear", values=("1",))

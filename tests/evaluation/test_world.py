@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from neural_env.data.episode import Episode, split_of
+from neural_env.data.policies import StickyRandom
 from neural_env.evaluation import world as evaluation
 from neural_env.evaluation.frames import psnr
 from neural_env.evaluation.world import Dials, Dreamer, autoregressive, force, teacher_forced, windows_of
@@ -220,6 +221,23 @@ def real(game):
 def test_real_episodes_are_played_from_test_seeds(real):
     assert [(e.seed, e.split, len(e)) for e in real] == [(0, "test", 14), (10, "test", 14)]
     assert {e.policy for e in real} == {"sticky_random(repeat=0.5)"}
+
+
+class MapReader(StickyRandom):
+    """Looks at screen and map; counts the channels that it is shown."""
+
+    sees = ("screen", "automap")
+
+    def act(self, frame, variables):
+        self.channels = frame.shape[-1]
+        return super().act(frame, variables)
+
+
+@pytest.mark.slow
+def test_a_player_that_looks_at_the_map_is_shown_it(game):
+    player = MapReader(3)
+    (episode,) = evaluation.real_episodes(game, [1], [player], max_steps=2)
+    assert player.channels == 6 and episode.frames.shape == (3, 120, 160, 3)
 
 
 @pytest.mark.slow

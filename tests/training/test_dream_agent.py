@@ -49,6 +49,7 @@ def test_every_update_leaves_a_line_and_the_run_an_agent(trained):
     agent = read_agent(trained.out)
     assert agent.provenance["updates"] == UPDATES and agent.provenance["steps"] == UPDATES * STEPS
     assert agent.provenance["dreams"]["horizon"] == 6 and agent.eyes is not None
+    assert agent.provenance["dreams"]["num_steps"] == 1  # the world's
 
 
 def test_the_agents_on_the_way_are_kept_with_their_real_scores(trained):
