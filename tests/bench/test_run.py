@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import gymnasium as gym
 import pytest
@@ -38,14 +37,10 @@ class Still(gym.Env):
         return 0, 0.0, False, False, {}
 
 
-def test_steps_that_the_world_cannot_make_are_not_asked_for(tiny_world_folder, tmp_path, monkeypatch):
+def test_steps_that_the_world_cannot_make_are_not_asked_for(tiny_world_folder, distilled_world_folder, monkeypatch):
     asked = []
     monkeypatch.setattr(run.gym, "make", lambda *_, num_steps, **__: asked.append(num_steps) or Still())
-    distilled = shutil.copytree(tiny_world_folder, tmp_path / "world") / "config.json"
-    config = json.loads(distilled.read_text())
-    config["model"]["objective"] = {"kind": "distilled", "teacher": config["model"]["objective"]}
-    distilled.write_text(json.dumps(config))
-    for folder in (tiny_world_folder, tmp_path / "world"):
+    for folder in (tiny_world_folder, distilled_world_folder):
         run.single_rows(BenchConfig(checkpoint=str(folder), seconds=0.001))
     assert asked == [1, 4, 1]
 
