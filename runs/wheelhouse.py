@@ -7,7 +7,8 @@ imports is here, at the versions of constraints.txt. There, from the repository'
     PYTHONPATH=out/site:. runs/world.sh take_cover small 25
 
 What training never opens is left out, and all wheels are packed again by LZMA, which pip reads: the folder must be
-small enough to be carried. Standard library alone.
+small enough to be carried. So are Matplotlib, PyAV and Pillow: without them the report has no pictures and no
+films, and says so. Standard library alone.
 """
 
 from __future__ import annotations

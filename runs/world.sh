@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A world from nothing, unattended: random play -> agent -> its play -> auto-encoder -> denoiser -> outcome -> roll-outs
-# -> decoder -> distillation -> bundle -> evaluation, within a budget of minutes:
+# -> distillation -> decoder -> bundle -> evaluation, within a budget of minutes:
 #
 #     runs/world.sh take_cover small 25 [--out FOLDER] [whatever `neural-env world --help` lists]
 #

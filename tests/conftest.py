@@ -135,6 +135,19 @@ def tiny_world_folder(tmp_path_factory, save_world, tiny_world):
 
 
 @pytest.fixture(scope="session")
+def distilled_world_folder(tmp_path_factory, tiny_world_folder):
+    """The same weights said to be distilled to one step; read only."""
+    import json
+    import shutil
+
+    folder = shutil.copytree(tiny_world_folder, tmp_path_factory.mktemp("worlds") / "distilled")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["objective"] = {"kind": "distilled", "teacher": config["model"]["objective"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def mortal_world_folder(tmp_path_factory, save_world, make_world):
     """The checkpoint of a world whose dreams end after a few steps; read only."""
     return save_world(make_world(termination_logit=-1.0), tmp_path_factory.mktemp("worlds") / "mortal")

@@ -59,8 +59,7 @@ def save_agent(agent: Agent, folder: Path) -> None:
 
 def read_agent(folder: Path | str) -> Agent:
     """The agent in `folder`, or in the `policy` folder of a training run; raises `CheckpointError`."""
-    folder = Path(folder)
-    folder = folder / "policy" if (folder / "policy" / _CONFIG).is_file() else folder
+    folder = _folder(folder)
     content = _config(folder / _CONFIG)
     try:
         config, game = from_json(PolicyConfig, content["policy"]), from_json(GameConfig, content["game"])
@@ -76,12 +75,26 @@ def read_agent(folder: Path | str) -> Agent:
     return Agent(load_module(policy, folder / _WEIGHTS), game, content["provenance"], eyes)
 
 
+def read_agent_game(folder: Path | str) -> GameConfig:
+    """The game that an agent learned in, without its weights; raises `CheckpointError`."""
+    path = _folder(folder) / _CONFIG
+    try:
+        return from_json(GameConfig, _config(path)["game"])
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(path, f"it names no game ({error}): restore the file") from error
+
+
 def new_policy(
     config: PolicyConfig, game: GameConfig, seed: int = 0, *, eyes: AutoencoderConfig | None = None
 ) -> ActorCritic:
     """An untrained network for that game, which looks at screens or through eyes of these sizes."""
     shape = game.resolution if eyes is None else eyes.grid(game.resolution)
     return ActorCritic(config, len(game.action_names), shape, rngs=nnx.Rngs(seed))
+
+
+def _folder(folder: Path | str) -> Path:
+    folder = Path(folder)
+    return folder / "policy" if (folder / "policy" / _CONFIG).is_file() else folder
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class BenchConfig:
     """Measure how fast a world is on this machine, beside the real game; two minutes. Raises `ValueError`."""
 
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
-    num_steps: tuple[int, ...] = (1, 4)  # denoising steps a frame
+    num_steps: tuple[int, ...] = (1, 4)  # denoising steps a frame, as far as the world can make them
     sizes: tuple[int, ...] = (1, 4, 16)  # dreams in one vector environment
     seconds: float = 2.0  # that each row is measured for
     json: Path | None = None  # also write the rows here
@@ -122,9 +122,12 @@ def part_rows(config: BenchConfig, peak: float) -> list[Row]:
 
 def single_rows(config: BenchConfig) -> list[Row]:
     """`env.step` as a user calls it, by runtime and number of denoising steps."""
+    from neural_env import checkpoint
+
+    most = checkpoint.read_model(config.checkpoint).objective.most_steps
     calls, close = {}, []
     for runtime, arguments in RUNTIMES.items():
-        for steps in config.num_steps:
+        for steps in (steps for steps in config.num_steps if most is None or steps <= most):
             env = gym.make(ID, checkpoint=config.checkpoint, num_steps=steps, termination="never", **arguments)
             calls[f"env.step, {runtime}, {steps} denoising step{'s' * (steps > 1)}"] = stepper(env)
             close.append(env)

@@ -132,5 +132,7 @@ def _check_distinct(datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         if dataset.manifest_hash in seen:
             twice = f"{seen[dataset.manifest_hash]} and {dataset.folder} are the same dataset"
-            raise ValueError(f"{twice}: give it once; `--mixture` says what is drawn more often")
+            raise ValueError(
+                f"{twice}: give it once; `--random`, `--late`, `--events` and the like say what is drawn more often"
+            )
         seen[dataset.manifest_hash] = dataset.folder

@@ -85,9 +85,12 @@ def jpeg_row(forced: Forced, some: np.ndarray) -> Row:
     """The quality at which JPEG is as far from the truth: the paper's yardstick (about 20 to 30 for its world)."""
     shown = forced.shown[some]
     after, groups = shown.after, shown.episode
-    value, ceiling = (
-        quality_of_equal_psnr(after, psnr(frames[some], after), groups)
-        for frames in (forced.frames, forced.reconstructed)
-    )
-    note = "GameNGen's world: about 20 to 30"
-    return Row(SECTION, "JPEG quality of equal PSNR", value, "", 0, {CEILING: ceiling}, note)
+    name, note = "JPEG quality of equal PSNR", "GameNGen's world: about 20 to 30"
+    try:
+        value, ceiling = (
+            quality_of_equal_psnr(after, psnr(frames[some], after), groups)
+            for frames in (forced.frames, forced.reconstructed)
+        )
+    except ImportError:
+        return Row(SECTION, name, None, note="needs pip install pillow")
+    return Row(SECTION, name, value, "", 0, {CEILING: ceiling}, note)

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def evaluate(config: EvaluateConfig) -> None:
     console.print(f"report: {config.out / 'report.html'}, numbers: {config.out / 'report.json'}")
     if config.pictures is not None:
         config.pictures.mkdir(parents=True, exist_ok=True)
-        for name in _KEPT:
+        for name in (name for name in _KEPT if (config.out / f"{name}.png").is_file()):
             shutil.copyfile(config.out / f"{name}.png", config.pictures / f"{name}.png")
     if config.write:
         kept = replace(loaded, scores={**found.scores, "command": report["command"], "bars": report["bars"]})
@@ -189,11 +189,23 @@ _COLOURS = {True: "green", False: "red", None: "dim"}
 
 
 def write_report(report: dict[str, Any], found: Study, out: Path) -> None:
-    """Writes pictures, films, report.json and, last, report.html."""
-    drawn = draw(found, out)
-    films = _films(report, found, out)
+    """Writes pictures, films, report.json and, last, report.html.
+
+    Without the package that makes pictures or films there are none, and a note says so.
+    """
+    drawn = _or_none("pictures", lambda: draw(found, out))
+    films = _or_none("films", lambda: _films(report, found, out))
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(out / "report.html", page(report, {_CAPTIONS[name]: drawn[name] for name in _CAPTIONS}, films))
+    pictures = {caption: drawn[name] for name, caption in _CAPTIONS.items() if name in drawn}
+    write_text(out / "report.html", page(report, pictures, films))
+
+
+def _or_none(what: str, made: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    try:
+        return made()
+    except ImportError as error:
+        Console().print(f"the report has no {what}: {error}")
+        return {}
 
 
 def _films(report: dict[str, Any], found: Study, out: Path) -> dict[str, Path]:

@@ -42,17 +42,23 @@ def speed_rows(checkpoint: Checkpoint, dials: Dials) -> list[Row]:
 
 
 def step_rows(world: WorldModel, dreamer: Dreamer, windows: Windows, dials: Dials, steps: Sequence[int]) -> list[Row]:
-    """Teacher-forced PSNR by the number of denoising steps, on the same windows; `dreamer` is compiled with `dials`."""
+    """Teacher-forced PSNR by the number of denoising steps, on the same windows; `dreamer` is compiled with `dials`.
+
+    Numbers that the world can't make are left out, and with fewer than two there is nothing to have been lost.
+    """
+    most = world.objective.most_steps
     past, at = np.unique(windows.past, return_inverse=True)
     latents = dreamer.encode(windows.screens[past])
     found: dict[int, Estimate] = {}
-    for count in steps:
+    for count in (count for count in steps if most is None or count <= most):
         other = dreamer if count == dials.num_steps else Dreamer(world, Dials(count, dials.context_noise))
         imagined = other.imagine(latents, at.reshape(windows.past.shape), windows.actions, f"{count} step(s)")
         found[count] = mean(psnr(dreamer.decode(imagined.latents), windows.after), windows.episode)
     note = f"{len(windows)} windows"
     rows = [Row(STEPS, step_name(count), value, "dB", note=note) for count, value in found.items()]
-    lost = found[max(steps)] - found[min(steps)]
+    if len(found) < 2:
+        return rows
+    lost = found[max(found)] - found[min(found)]
     return [*rows, Row(STEPS, LOST, lost, "dB", note="what many steps would add to one")]
 
 

@@ -33,7 +33,7 @@ class Budget:
     nets: tuple[Net, ...]  # LPIPS by these networks
     rollouts: int  # dreams of `horizon` steps
     dreams: int  # dreams left to themselves
-    many_steps: tuple[int, ...]  # denoising steps to compare
+    many_steps: tuple[int, ...]  # denoising steps to compare, as far as the world can make them
     windows: int  # that they are compared on
     taught: int  # windows that the inverse model learns from
     probe_steps: int  # updates of the inverse model and of each classifier

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.evaluation.transfer import TransferConfig, transfer, write_text
-from neural_env.training.refresh import RefreshConfig, refresh
+from neural_env.training.refresh import RefreshConfig, refresh, require_teachable
 
 Scores = dict[str, Any]
 
@@ -91,6 +91,7 @@ def _sweep(config: StudyConfig) -> None:
 
 def _rounds(config: StudyConfig) -> None:
     """Round 0 is the world as it is; each later one has learnt from the games of the agent before."""
+    require_teachable(config.checkpoint)  # before round 0 takes its hours
     reports: dict[str, Scores] = {}
     checkpoint, data = config.checkpoint, config.old_data
     for number in range(config.rounds + 1):
@@ -103,7 +104,7 @@ def _rounds(config: StudyConfig) -> None:
                 data=data,
                 agent=began["init_from"],
                 episodes=config.new_episodes,
-                first_seed=1_000_000 * number,  # far from where data usually begin; no two rounds share one
+                first_seed=1_000_000 * (number + 1),  # `world` plays from 1,000,000 on; no two rounds share one
                 denoiser_steps=config.denoiser_steps,
                 outcome_steps=config.outcome_steps,
                 max_episode_steps=config.max_episode_steps,

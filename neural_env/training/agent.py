@@ -30,7 +30,8 @@ from neural_env.agents.player import Agent, new_policy, save_agent
 from neural_env.agents.policy import ActorCritic
 from neural_env.agents.ppo import AgentState, Preset, initial_state, make_update, preset_named, require_rlax
 from neural_env.data.recorder import Recorder
-from neural_env.data.vizdoom import SIGNALS
+from neural_env.data.shards import write_whole
+from neural_env.data.vizdoom import SIGNALS, checked_resolution
 from neural_env.training.loop import Metrics, NonFiniteLoss
 from neural_env.training.state import StateStore
 from neural_env.version import __version__
@@ -50,6 +51,7 @@ class AgentRun:
     preset: str = "gamengen"  # the network and how it learns: gamengen (the paper's), fast (two CPU cores), tiny
     reward: Reward = "gamengen"  # what it learns from: the paper's shaped reward, or the scenario's own
     repeat: float = 0.25  # probability that the game repeats the last action instead of the one chosen
+    resolution: tuple[int, int] = (120, 160)  # of the game: height and width, pixels
     record: Path | None = None  # dataset folder for every episode of the training
     workers: int = 2  # processes that play
     groups: int | None = None  # of workers, one looked at while others play; by default 2 if a core is free, else 1
@@ -76,6 +78,7 @@ class AgentRun:
             workers=min(self.workers, preset_named(self.preset).ppo.games),
             reward=self.reward,
             repeat=self.repeat,
+            resolution=checked_resolution(self.resolution),
             max_episode_steps=self.max_episode_steps,
             first_episode=first_episode,
         )
@@ -137,16 +140,14 @@ def _claim(run: AgentRun, recorder: Recorder | None) -> None:
     path = run.out / "run.json"
     free = ("out", "workers", "groups", "max_minutes", "checkpoint_minutes")
     settings = {name: value for name, value in asdict(run).items() if name not in free}
-    settings["record"] = None if run.record is None else str(run.record)
+    settings |= {"record": None if run.record is None else str(run.record), "resolution": list(run.resolution)}
     if not path.exists():
         if recorder is not None and recorder.count:
             cure = "choose a new folder for this training"
             raise ValueError(f"{run.record} holds {recorder.count} episodes of another run; {cure}")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
-        temporary.replace(path)
+        write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
         return
-    found = json.loads(path.read_text())
+    found = {"resolution": [120, 160], **json.loads(path.read_text())}  # not named before it could be chosen
     for name, asked in settings.items():
         if found.get(name) != asked:
             cure = "choose another folder, or the same settings to go on with it"

@@ -59,14 +59,14 @@ class DenoiserStage:
         scores: dict[str, list[float]] = {"psnr": [], "psnr_shuffled": [], "psnr_copy_last": []}
         rng = np.random.default_rng(0)
         for batch in self._validation:
-            real = _decode(world, batch["latent"])
+            real = decoded(world, batch["latent"])
             shuffled = batch["actions"].copy()
             shuffled[:, -1] = rng.permutation(shuffled[:, -1])
             true = _next_frame(world, batch["context"], batch["actions"])
             false = _next_frame(world, batch["context"], shuffled)
             scores["psnr"].append(float(psnr(np.asarray(true), real).mean()))
             scores["psnr_shuffled"].append(float(psnr(np.asarray(false), real).mean()))
-            scores["psnr_copy_last"].append(float(psnr(_decode(world, batch["context"][:, -1]), real).mean()))
+            scores["psnr_copy_last"].append(float(psnr(decoded(world, batch["context"][:, -1]), real).mean()))
         return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
@@ -88,7 +88,8 @@ def _next_frame(world: WorldModel, context: jax.Array, actions: jax.Array) -> ja
     return world.decode(world.imagine(jax.random.key(0), context, actions, num_steps=world.num_steps))
 
 
-def _decode(world: WorldModel, latent: np.ndarray) -> np.ndarray:
+def decoded(world: WorldModel, latent: np.ndarray | jax.Array) -> np.ndarray:
+    """Latents [b, h, w, c] -> [0, 255] uint8 frames [b, H, W, 3], compiled."""
     return np.asarray(jax.jit(WorldModel.decode)(world, latent))
 
 

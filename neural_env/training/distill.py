@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int32
 
 from neural_env.arrays import Key, Latent
 from neural_env.evaluation.frames import psnr
-from neural_env.training.denoiser import channel_weight, with_unet
+from neural_env.training.denoiser import channel_weight, decoded, with_unet
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.conditioning import corrupt, sample_levels
@@ -88,11 +88,11 @@ class DistillStage:
             mine, other = (np.asarray(self._one(student, key, *past)) for key in keys)
             taught, another = (np.asarray(self._many(teacher, key, *past, clean)) for key in keys)
             once = np.asarray(self._one(teacher, keys[0], *past))
-            real, shown, shown_teacher = map(self._show, (batch["latent"], mine, taught))
+            real, shown, shown_teacher = (decoded(teacher, latent) for latent in (batch["latent"], mine, taught))
             values = {
                 "psnr": psnr(shown, real).mean(),
                 "psnr_teacher": psnr(shown_teacher, real).mean(),
-                "psnr_teacher_one_step": psnr(self._show(once), real).mean(),
+                "psnr_teacher_one_step": psnr(decoded(teacher, once), real).mean(),
                 "psnr_to_teacher": psnr(shown, shown_teacher).mean(),
                 "spread": np.std(mine - other) / np.sqrt(2),
                 "spread_teacher": np.std(taught - another) / np.sqrt(2),
@@ -121,6 +121,3 @@ class DistillStage:
         """The student's sample, or the teacher's in one step."""
         network = world.network(context, actions, jnp.zeros(actions.shape))
         return self._student.sample(network, key, (len(context), *world.latent_shape), 1)
-
-    def _show(self, latent: np.ndarray) -> np.ndarray:
-        return np.asarray(jax.jit(WorldModel.decode)(self._world, latent))

@@ -43,6 +43,7 @@ from neural_env.agents.ppo import (
 )
 from neural_env.checkpoint import Checkpoint
 from neural_env.data.play import play
+from neural_env.data.shards import write_whole
 from neural_env.envs import core
 from neural_env.envs.core import DreamState
 from neural_env.envs.real_doom import RealDoom
@@ -128,9 +129,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "run.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
-        temporary.replace(path)
+        write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
         return
     found = json.loads(path.read_text())
     for name, asked in settings.items():

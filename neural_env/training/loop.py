@@ -259,7 +259,7 @@ class Metrics:
 
     def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
         """Appends one line; a killed run loses none before it."""
-        self._file.write(json.dumps({"step": step, "split": split, "time": round(time.time(), 1), **scalars}) + "\n")
+        self._file.write(json.dumps({"step": step, "split": split, "time": round(time.time(), 3), **scalars}) + "\n")
         self._file.flush()
         for name, value in scalars.items():
             self._board.add_scalar(f"{split}/{name}", value, step)

@@ -22,6 +22,7 @@ from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.latents import Windows, encoded
 from neural_env.training.loop import LoopConfig, train
 from neural_env.training.outcome import OutcomeStage
+from neural_env.world.distilled import Distilled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class RefreshConfig:
     data: tuple[Path, ...]  # datasets that it was trained on
     agent: Path  # folder of who plays
     episodes: int = 200  # games it plays; a tenth each are for validation and test
-    first_seed: int = 1_000_000  # of these games; no dataset among `data` should hold them
+    first_seed: int = 2_000_000  # of these games; none of `data` should hold them: `world` plays from 1,000,000 on
     denoiser_steps: int = 2_000  # updates
     outcome_steps: int = 1_000  # updates
     learning_rate: float = 3e-4  # of both at its highest: a third of what they were trained with
@@ -56,12 +57,13 @@ def refresh(config: RefreshConfig) -> Path:
 
     Raises:
         CheckpointError, ShardError: an unusable world, agent or dataset.
-        ValueError: they are of different games, or there are too few of them.
+        ValueError: the world is distilled, they are of different games, or there are too few of them.
         NonFiniteLoss: training diverged.
     """
     folder = config.out / "world"
     if (folder / "config.json").is_file():
         return folder
+    require_teachable(config.checkpoint)
     old = checkpoints.load(config.checkpoint)
     collect(
         CollectConfig(
@@ -79,6 +81,13 @@ def refresh(config: RefreshConfig) -> Path:
     checkpoints.save(_trained(config, old, corpus), folder)
     Console().print(f"refreshed world: {folder}", soft_wrap=True)
     return folder
+
+
+def require_teachable(checkpoint: str) -> None:
+    """Raise `ValueError` unless the world's denoiser can go on learning from data."""
+    if isinstance(checkpoints.read_model(checkpoint).objective, Distilled):
+        cure = "give the world that it was distilled from, which is the run bundled without its distill stage"
+        raise ValueError(f"{checkpoint} is distilled and learns from its teacher alone, not from games: {cure}")
 
 
 def _trained(config: RefreshConfig, old: checkpoints.Checkpoint, corpus: Corpus) -> checkpoints.Checkpoint:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int32
 
 from neural_env.arrays import Key
 from neural_env.evaluation.frames import psnr
-from neural_env.training.denoiser import channel_weight, with_past, with_unet
+from neural_env.training.denoiser import channel_weight, decoded, with_past, with_unet
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.conditioning import corrupt, sample_levels
@@ -85,10 +85,10 @@ class RolloutStage:
         scores: dict[str, list[float]] = {}
         for batch in self._validation:
             dreamed = _dreamed(world, batch["context"], batch["actions"], batch["steered"])
-            held = _decode(world, batch["context"][:, -1])
+            held = decoded(world, batch["context"][:, -1])
             for step in (1, *(horizon for horizon in HORIZONS if horizon <= dreamed.shape[1])):
-                real = _decode(world, batch["following"][:, step - 1])
-                dream = _decode(world, dreamed[:, step - 1])
+                real = decoded(world, batch["following"][:, step - 1])
+                dream = decoded(world, dreamed[:, step - 1])
                 scores.setdefault(f"psnr_step_{step}", []).append(float(psnr(dream, real).mean()))
                 scores.setdefault(f"psnr_step_{step}_copy_first", []).append(float(psnr(held, real).mean()))
         return {name: float(np.mean(values)) for name, values in scores.items()}
@@ -131,7 +131,3 @@ def _slide(rows: Array, n: int, count: int) -> Array:
 @jax.jit
 def _dreamed(world: WorldModel, context: jax.Array, actions: jax.Array, steered: jax.Array) -> jax.Array:
     return dream(world, jax.random.key(0), context, steered, actions)
-
-
-def _decode(world: WorldModel, latent: np.ndarray | jax.Array) -> np.ndarray:
-    return np.asarray(jax.jit(WorldModel.decode)(world, latent))

@@ -16,6 +16,7 @@ from neural_env.checkpoint import Checkpoint, Starts, fitted, load, load_module,
 from neural_env.data.corpus import Corpus
 from neural_env.data.episode import SPLITS, Split
 from neural_env.data.mixture import Mixture
+from neural_env.data.shards import write_whole
 from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
@@ -136,32 +137,33 @@ def train_denoiser(run: DenoiserRun) -> None:
     """The second stage: the next latent from the past and the action."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
+    parents = _begun_from(run.out / DenoiserStage.name, autoencoder=world.autoencoder)
     stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture))
     module, state = _run(stage, _begun(run, "unet", world.unet), run)
-    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **_origin(run))
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents, **_origin(run))
 
 
 def train_rollout(run: RolloutRun) -> None:
     """The denoiser's last part: the same, after frames of its own."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
-    world.unet, _ = _denoiser(world.unet, run.out, ())
+    world.unet, _ = _denoiser(world, run.out, ())
     training, _ = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
     stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout)
-    parent = _begun_from(world.unet, run.out / stage.name)
+    parents = _begun_from(run.out / stage.name, autoencoder=world.autoencoder, parent=world.unet)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), parent=parent)
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents)
 
 
 def train_distill(run: DistillRun) -> None:
     """The denoiser in one step."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
-    world.unet, _ = _denoiser(world.unet, run.out, ("rollout",))
+    world.unet, _ = _denoiser(world, run.out, ("rollout",))
     stage = DistillStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.distill)
-    parent = _begun_from(world.unet, run.out / stage.name)
+    parents = _begun_from(run.out / stage.name, autoencoder=world.autoencoder, parent=world.unet)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), parent=parent)
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents)
 
 
 def choose_sampler(run: SamplerRun) -> None:
@@ -171,7 +173,7 @@ def choose_sampler(run: SamplerRun) -> None:
     )
     corpus = _corpus(common)
     world = _with_autoencoder(common, corpus)
-    world.unet, _ = _denoiser(world.unet, run.out, ("rollout",))
+    world.unet, _ = _denoiser(world, run.out, ("rollout",))
     _, validation = _windows(common, corpus, world, pictures_only=True)
     scores = scored(world, validation, run.sampler)
     folder = run.out / "sampler"
@@ -179,11 +181,10 @@ def choose_sampler(run: SamplerRun) -> None:
     written = {
         **choice_of(scores, run.sampler),
         "parent": fingerprint(all_arrays(world.unet)),
+        "autoencoder": fingerprint(all_arrays(world.autoencoder)),
         "code_version": __version__,
     }
-    temporary = folder / "stage.tmp"
-    temporary.write_text(json.dumps(written, indent=2) + "\n")
-    temporary.replace(folder / "stage.json")
+    write_whole(folder / "stage.json", (json.dumps(written, indent=2) + "\n").encode())
     for score in scores:
         Console().print("  ".join(f"{name} {value:.4g}" for name, value in score._asdict().items()))
     Console().print(f"sampler: {run.sampler.num_steps} steps, the last at {scores[0].sigma_last}, see {folder}")
@@ -193,25 +194,30 @@ def train_decoder(run: DecoderRun) -> None:
     """Better pictures of the same latents."""
     corpus = _corpus(run)
     world, _, _ = _with_denoiser(_with_autoencoder(run, corpus), _preset(run.preset), corpus, run.out)
+    parents = _begun_from(run.out / DecoderStage.name, autoencoder=world.autoencoder, denoiser=world.unet)
     training, validation = _windows(run, corpus, world, pictures_only=True)
     pairs = pairs_of(world, corpus, "train", training, run.max_frames)
     stage = DecoderStage(
         world.autoencoder, pairs, pairs_of(world, corpus, "validation", validation, 512), run.loop.seed
     )
     module, state = _run(stage, world.autoencoder.decoder, run)
-    _hand_over(stage, module, run, state, corpus, autoencoder=fingerprint(all_arrays(world.autoencoder)))
+    _hand_over(stage, module, run, state, corpus, **parents)
 
 
 def train_outcome(run: OutcomeRun) -> None:
     """Reward, termination, variables."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
+    parents = _begun_from(run.out / OutcomeStage.name, autoencoder=world.autoencoder)
     training, validation = _windows(run, corpus, world, pictures_only=False)
     stage = OutcomeStage(training, validation, run.loop.seed)
     module, state = _run(stage, _begun(run, "outcome", measured(world.outcome, training.data)), run)
     title = f"termination on validation data, step {int(state.step)}"
-    plot_reliability(stage.reliability(module), run.out / stage.name / "reliability.png", title=title)
-    _hand_over(stage, module, run, state, corpus, **_origin(run))
+    try:
+        plot_reliability(stage.reliability(module), run.out / stage.name / "reliability.png", title=title)
+    except ImportError as error:  # a machine that trains needn't draw
+        Console().print(f"there is no reliability.png: {error}")
+    _hand_over(stage, module, run, state, corpus, **parents, **_origin(run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +239,7 @@ def bundle(config: BundleRun) -> None:
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
     for name in ("autoencoder", "outcome"):
         setattr(world, name, load_module(getattr(world, name), config.run / name / "weights.safetensors"))
+    _check_parents(config.run / "outcome", autoencoder=world.autoencoder)
     world, model, stages = _with_denoiser(world, model, corpus, config.run)
     stages = ["autoencoder", *stages, "outcome", *_with_finetuned_decoder(world, config.run / "decoder")]
     latents = encoded(corpus, "validation", world.autoencoder, config.run / "latents")
@@ -250,9 +257,10 @@ def _with_denoiser(
     world: WorldModel, model: ModelConfig, corpus: Corpus, folder: Path
 ) -> tuple[WorldModel, ModelConfig, list[str]]:
     """The world with the denoiser of the run's last stage, its configuration, and the stages that made the denoiser."""
-    unet, stages = _denoiser(world.unet, folder, ("rollout", "distill"))
+    unet, stages = _denoiser(world, folder, ("rollout", "distill"))
     choice = folder / "sampler" / "stage.json"
     if "distill" not in stages and choice.is_file():
+        _check_parents(choice.parent, autoencoder=world.autoencoder)
         model = _with_sampler(model, unet, choice)
         world.objective, world.num_steps = model.objective, model.num_steps
         stages.append("sampler")
@@ -278,15 +286,18 @@ def _with_sampler(model: ModelConfig, unet: UNet, path: Path) -> ModelConfig:
     return replace(model, objective=objective, num_steps=choice["num_steps"])
 
 
-def _denoiser(unet: UNet, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:
+def _denoiser(world: WorldModel, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:
     """The run's denoiser after those `later` stages that it went through, and the names of its stages.
 
     Raises:
-        ValueError: a later stage began from other weights than the one before it left.
+        ValueError: it was trained on another auto-encoder's latents than the world's, or a later stage began from
+            other weights than the one before it left.
     """
-    unet, stages = load_module(unet, folder / "denoiser" / "weights.safetensors"), ["denoiser"]
+    unet, stages = load_module(world.unet, folder / "denoiser" / "weights.safetensors"), ["denoiser"]
+    _check_parents(folder / "denoiser", autoencoder=world.autoencoder)
     for name in later:
         if (folder / name / "stage.json").is_file():
+            _check_parents(folder / name, autoencoder=world.autoencoder)
             record = json.loads((folder / name / "stage.json").read_text())
             if record["parent"] != fingerprint(all_arrays(unet)):
                 cure = f"run it again in an empty folder, or remove {folder / name}"
@@ -296,32 +307,44 @@ def _denoiser(unet: UNet, folder: Path, later: tuple[str, ...]) -> tuple[UNet, l
     return unet, stages
 
 
-def _begun_from(unet: UNet, folder: Path) -> str:
-    """The fingerprint of the weights that a stage begins from, written down so that it goes on from no others.
+def _begun_from(folder: Path, **parts: nnx.Module) -> dict[str, str]:
+    """Fingerprints of what a stage begins from, for its record; written down so that it goes on from nothing else.
 
     Raises:
         ValueError: the folder holds a training that began from others.
     """
-    path, parent = folder / "parent.json", fingerprint(all_arrays(unet))
+    path, parents = folder / "parents.json", _fingerprints(parts)
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(parent))
-        temporary.replace(path)
-    if json.loads(path.read_text()) != parent:
+        write_whole(path, (json.dumps(parents, indent=2) + "\n").encode())
+    if json.loads(path.read_text()) != parents:
         cure = "remove that folder to begin anew"
         raise ValueError(f"{folder} holds a training that began from other weights than the run has now: {cure}")
-    return parent
+    return parents
+
+
+def _check_parents(folder: Path, **parts: nnx.Module) -> None:
+    """Compares what a stage began from, as far as its record tells, with what the run has.
+
+    Raises:
+        ValueError: it began from others.
+    """
+    record = json.loads((folder / "stage.json").read_text())
+    for part, now in _fingerprints(parts).items():
+        if record.get(part, now) != now:
+            cure = f"remove {folder} and run the stage again"
+            raise ValueError(f"the {folder.name} stage began from another {part} than the run has now: {cure}")
+
+
+def _fingerprints(parts: dict[str, nnx.Module]) -> dict[str, str]:
+    return {name: fingerprint(all_arrays(part)) for name, part in parts.items()}
 
 
 def _with_finetuned_decoder(world: WorldModel, folder: Path) -> list[str]:
     """Gives the world the run's fine-tuned decoder, if there is one; returns the stages that this adds."""
     if not (folder / "stage.json").is_file():
         return []
-    record = json.loads((folder / "stage.json").read_text())
-    if record["autoencoder"] != fingerprint(all_arrays(world.autoencoder)):
-        cure = f"fine-tune it again, or remove {folder}"
-        raise ValueError(f"the decoder was fine-tuned from another auto-encoder than the run's: {cure}")
+    _check_parents(folder, autoencoder=world.autoencoder, denoiser=world.unet)
     decoder = load_module(world.autoencoder.decoder, folder / "weights.safetensors")
     world.autoencoder = with_decoder(world.autoencoder, decoder)
     return ["decoder"]
@@ -370,7 +393,7 @@ def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, 
         "code_version": __version__,
         "finished": time.strftime("%Y-%m-%d"),
     }
-    (folder / "stage.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(folder / "stage.json", (json.dumps(record, indent=2) + "\n").encode())
     done = "finished" if finished(state, run.loop) else "stopped early; run again to go on"
     Console().print(f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}")
 

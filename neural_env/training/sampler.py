@@ -19,7 +19,7 @@ from rich.progress import track
 
 from neural_env.arrays import Latent
 from neural_env.evaluation.frames import psnr
-from neural_env.training.denoiser import channel_weight
+from neural_env.training.denoiser import channel_weight, decoded
 from neural_env.training.latents import Windows
 from neural_env.world.diffusion import EDM
 from neural_env.world.model import WorldModel
@@ -84,7 +84,7 @@ def _score(
             keys = jax.random.split(jax.random.key(i))
             first, second = (draw(world, key, batch["context"], batch["actions"]) for key in keys)
             real = jnp.asarray(batch["latent"])
-            shown, true = (np.asarray(_decode(world, latent)) for latent in (first, real))
+            shown, true = (decoded(world, latent) for latent in (first, real))
             spread = float((first - second).std()) / 2**0.5
             yield float(energy_score(first, second, real, weight).mean()), float(psnr(shown, true).mean()), spread
 
@@ -98,11 +98,6 @@ def energy_score(first: Latent, second: Latent, real: Latent, weight: Float[Arra
         return jnp.sqrt((jnp.square(a - b) * weight).mean(axis=(1, 2, 3)))
 
     return (distance(first, real) + distance(second, real) - distance(first, second)) / 2
-
-
-@jax.jit
-def _decode(world: WorldModel, latent: jax.Array) -> jax.Array:
-    return world.decode(latent)
 
 
 def choice_of(scores: list[Score], config: SamplerConfig) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 ::
 
-    random play -> agent -> its play -> autoencoder -> denoiser -> outcome -> rollout -> decoder -> distill
+    random play -> agent -> its play -> autoencoder -> denoiser -> outcome -> rollout -> distill -> decoder
                 -> bundle -> evaluate
 
     OUT/progress.json   what is done, what it took, how many steps each stage is given
@@ -34,8 +34,10 @@ import jax
 import tyro
 from rich.console import Console
 
+from neural_env.agents.player import read_agent_game
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import write_whole
+from neural_env.data.vizdoom import checked_resolution
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.training import carry
 from neural_env.training.agent import AgentRun, train_agent
@@ -67,8 +69,8 @@ SHARES = {  # of the budget
     "denoiser": 0.36,
     "outcome": 0.07,
     "rollout": 0.10,
-    "decoder": 0.04,
     "distill": 0.08,
+    "decoder": 0.04,  # after all that changes the denoiser, for it learns to see through the denoiser's errors
     "bundle": 0.01,
     "evaluate": 0.10,
 }
@@ -77,9 +79,10 @@ _TRAIN: dict[str, tuple[type[TrainConfig], Callable[[Any], None]]] = {
     "denoiser": (DenoiserRun, train_denoiser),
     "outcome": (OutcomeRun, train_outcome),
     "rollout": (RolloutRun, train_rollout),
-    "decoder": (DecoderRun, train_decoder),
     "distill": (DistillRun, train_distill),
+    "decoder": (DecoderRun, train_decoder),
 }
+_RESOLUTIONS = {"base": (240, 320)}  # of the presets that are made for more than 120 x 160
 _MEASURED = 0.1  # of a stage's minutes, before it is said how many updates it makes
 _UNKNOWN_STEPS = 1_000_000  # until then: the learning rate stays at its highest
 _MARGIN = 0.95  # of the time that is left when the updates are counted
@@ -94,7 +97,8 @@ class WorldRun:
     preset: Annotated[str, tyro.conf.Positional]  # sizes of the model
     minutes: Annotated[float, tyro.conf.Positional]  # the budget, of all slices together
     out: Path | None = None  # the folder of everything; by default out/worlds/SCENARIO-PRESET
-    agent: Path | None = None  # a trained one; by default runs/agents/SCENARIO, and if there is none one is trained
+    resolution: tuple[int, int] | None = None  # height and width of the game; by default 240 320 for base, else 120 160
+    agent: Path | None = None  # a trained one; by default runs/agents/SCENARIO if it plays at that resolution, else new
     episodes: int = 600  # of random play, and as many of the agent's
     max_episode_steps: int = 525  # an episode is cut off after so many steps
     max_frames_per_dataset: int = 200_000  # bounds what is trained on
@@ -108,12 +112,16 @@ class WorldRun:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ValueError(f"there is no preset {self.preset!r}; there are {sorted(PRESETS)}")
+        PRESETS[self.preset].autoencoder.grid(self.screen)
         for name in ("minutes", "slice_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be more than 0, got {value}")
         if self.episodes < 12:
             raise ValueError(f"episodes must be at least 12, so that every split has some, got {self.episodes}")
+        if self.agent is not None and (plays := read_agent_game(self.agent).resolution) != self.screen:
+            cure = "give another --agent, or none to have one trained"
+            raise ValueError(f"the agent {self.agent} plays at {plays}, the world is made at {self.screen}: {cure}")
 
     @property
     def folder(self) -> Path:
@@ -121,10 +129,18 @@ class WorldRun:
         return self.out or Path("out/worlds") / f"{self.scenario}-{self.preset}"
 
     @property
+    def screen(self) -> tuple[int, int]:
+        """Height and width of the game's frames."""
+        return checked_resolution(self.resolution or _RESOLUTIONS.get(self.preset, (120, 160)))
+
+    @property
     def trained_agent(self) -> Path | None:
         """The agent that needs no training."""
+        if self.agent is not None:
+            return self.agent
         usual = Path("runs/agents") / self.scenario
-        return self.agent or (usual if (usual / "config.json").is_file() else None)
+        there = (usual / "config.json").is_file() and read_agent_game(usual).resolution == self.screen
+        return usual if there else None
 
 
 def make_world(run: WorldRun) -> bool:
@@ -181,7 +197,8 @@ class _Maker:
 
     def _begun(self) -> dict[str, Any]:
         free = ("out", "workers", "slice_minutes", "carry", "agent")
-        settings = {k: v for k, v in asdict(self.run).items() if k not in free}
+        settings = {k: v for k, v in asdict(self.run).items() if k not in (*free, "resolution")}
+        settings["resolution"] = list(self.run.screen)
         fresh = {"run": settings, "batch": self._batch(), "done": [], "allowed": {}, "spent": {}, "steps": {}}
         if not self._path.exists():
             return fresh
@@ -250,6 +267,7 @@ class _Maker:
                 scenario=run.scenario,
                 policy=None if name == "random_play" else run.trained_agent or run.folder / "agent",
                 episodes=run.episodes,
+                resolution=run.screen,
                 first_seed=0 if name == "random_play" else 1_000_000,
                 max_episode_steps=run.max_episode_steps,
                 workers=run.workers,
@@ -264,6 +282,7 @@ class _Maker:
             scenario=self.run.scenario,
             preset="tiny" if tiny else "fast",
             reward="scenario",
+            resolution=self.run.screen,
             total_steps=10_000_000,
             max_episode_steps=self.run.max_episode_steps,
             workers=self.run.workers,

@@ -1,5 +1,6 @@
 import json
 
+import gymnasium as gym
 import pytest
 
 from neural_env.bench import run
@@ -26,6 +27,22 @@ def test_every_question_has_a_row(tiny_world_folder, tmp_path, capsys):
     assert document["machine"]["cores"] == CORES
     printed = capsys.readouterr().out
     assert all(f"| {what} |" in printed for what in rows)
+
+
+class Still(gym.Env):
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        return 0, 0.0, False, False, {}
+
+
+def test_steps_that_the_world_cannot_make_are_not_asked_for(tiny_world_folder, distilled_world_folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run.gym, "make", lambda *_, num_steps, **__: asked.append(num_steps) or Still())
+    for folder in (tiny_world_folder, distilled_world_folder):
+        run.single_rows(BenchConfig(checkpoint=str(folder), seconds=0.001))
+    assert asked == [1, 4, 1]
 
 
 def test_the_parts_are_what_a_step_is_made_of(tiny_world):

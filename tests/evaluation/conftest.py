@@ -8,6 +8,8 @@ import pytest
 from neural_env.checkpoint import Checkpoint, Starts
 from neural_env.data.episode import Episode
 from neural_env.game import GameConfig
+from neural_env.world.diffusion import EDM
+from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS, WorldModel
 from neural_env.world.outcome import Outcome
 
@@ -20,6 +22,7 @@ class Law(WorldModel):
     """The game itself, as a world model: latents are the frames."""
 
     def __init__(self):
+        self.objective = EDM()
         self.context = 4
         self.latent_shape = (*SIZE, 3)
 
@@ -54,6 +57,19 @@ class Deaf(Law):
 
     def heard(self, actions):
         return 0 * actions
+
+
+class OneStep(Law):
+    """Distilled: it makes one step and no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.objective = Distilled()
+
+    def imagine(self, key, context, actions, *, num_steps, **dials):
+        if num_steps != 1:
+            raise ValueError(f"num_steps is {num_steps}")
+        return super().imagine(key, context, actions)
 
 
 class Fading(Law):
@@ -106,5 +122,5 @@ def law_episodes():
 def law():
     """Checkpoints of `Law` and of what is wrong with it, by kind."""
     starts = Starts(np.zeros((1, 4, *SIZE, 3), np.float32), np.zeros((1, 3), np.int32))
-    kinds = {"oracle": Law, "shuffled": Shuffled, "deaf": Deaf, "fading": Fading}
+    kinds = {"oracle": Law, "shuffled": Shuffled, "deaf": Deaf, "fading": Fading, "one step": OneStep}
     return lambda kind: Checkpoint(kinds[kind](), PRESETS["tiny"], GAME, starts, {"preset": "none"}, {})

@@ -2,6 +2,8 @@ import io
 import json
 import shlex
 import shutil
+import sys
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -12,6 +14,7 @@ from neural_env.checkpoint import load
 from neural_env.cli import main
 from neural_env.evaluation.film import SCALE, side_by_side, write_film, write_strip
 from neural_env.evaluation.report import plot_drift, table
+from neural_env.evaluation.run import write_report
 from neural_env.evaluation.world import RolloutScores
 
 FORCED = {
@@ -80,6 +83,26 @@ def test_plots_and_strips_are_pictures(tmp_path):
     write_strip([("real", frames), ("dream", frames)], ["1", "2", "3"], tmp_path / "strip.png")
     for name in ("drift.png", "strip.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_what_draws_and_films_there_is_a_report_all_the_same(tmp_path, monkeypatch, capsys):
+    for package in ("matplotlib", "av"):
+        monkeypatch.setitem(sys.modules, package, None)
+    frames = np.zeros((2, 3, 6, 8, 3), np.uint8)
+    found = SimpleNamespace(
+        drift=SimpleNamespace(psnr=np.ones((2, 3))), rollouts=SimpleNamespace(real=frames, dreamed=frames)
+    )
+    dials = {"num_steps": 1, "context_noise": 0.0}
+    report = {
+        "checkpoint": "mine", "scenario": "basic", "game": {"frame_skip": 4}, "split": "test", "seeds": [0, 10],
+        "episodes": 2, "steps": 6, "players": {}, "scores": {"dials": dials}, "bars": [], "rows": [], "command": "x",
+        "seconds": {}, "machine": "a bare one",
+    }  # fmt: skip
+    write_report(report, found, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert "World report: mine" in (tmp_path / "report.html").read_text()
+    said = capsys.readouterr().out
+    assert "the report has no pictures" in said and "the report has no films" in said
 
 
 @pytest.fixture

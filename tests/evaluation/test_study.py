@@ -15,6 +15,7 @@ from neural_env.evaluation.compare import differences, require_same_game
 from neural_env.evaluation.controllability import inverse_rows, swap_rows
 from neural_env.evaluation.rows import Row
 from neural_env.evaluation.run import EvaluateConfig, report_of, write_report
+from neural_env.evaluation.speed import LOST, step_rows
 from neural_env.evaluation.study import Budget, study
 from neural_env.evaluation.world import Dials, Dreamer, force, roll, windows_of
 
@@ -95,6 +96,18 @@ def test_a_world_that_fades_is_told_from_the_real_game_and_collapses(studied):
     assert rows["accuracy on clips of 16 frames"].value.low > 80
     frechet = [rows[f"FD-VGG16, steps {span}"] for span in stability.segment_names(80)]
     assert frechet[-1].value.value > 2 * frechet[-1].baselines["real against real"].value
+
+
+@pytest.mark.parametrize(("kind", "names"), [("oracle", ["1 step", "2 steps"]), ("one step", ["1 step"])])
+def test_denoising_steps_are_compared_as_far_as_the_world_makes_them(kind, names, law, law_episodes):
+    world = law(kind).world
+    dreamer = Dreamer(world, Dials())
+    some = windows_of(law_episodes, dreamer.context)[np.arange(8)]
+    rows = step_rows(world, dreamer, some, Dials(), SMALL.many_steps)
+    expected = [f"teacher-forced PSNR, {name} a frame" for name in names]
+    assert [row.name for row in rows if row.name != LOST] == expected
+    (bar,) = [bar for bar in bars_of(rows) if bar.name == "one step against many"]
+    assert bar.met is (True if kind == "oracle" else None)
 
 
 @pytest.mark.slow

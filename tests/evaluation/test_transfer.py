@@ -9,8 +9,9 @@ from neural_env.agents.player import read_agent
 from neural_env.checkpoint import load
 from neural_env.cli import main
 from neural_env.evaluation.transfer import interval, real_frames
-from neural_env.evaluation.transfer_study import StudyConfig
+from neural_env.evaluation.transfer_study import StudyConfig, study
 from neural_env.evaluation.truth import Course, TruthConfig, _score
+from neural_env.training.refresh import RefreshConfig, refresh
 
 TINY = [
     "--preset", "tiny", "--total-steps", "32", "--horizon", "6", "--seeds", "2", "--snapshots", "1", "--episodes", "2",
@@ -122,6 +123,15 @@ def test_studies_that_make_no_sense_are_refused(tmp_path):
         StudyConfig(out=tmp_path, sweep="temperature")
     with pytest.raises(ValueError, match="give --old-data"):
         StudyConfig(out=tmp_path, rounds=1)
+
+
+def test_a_distilled_world_is_refused_before_anybody_plays(distilled_world_folder, tmp_path):
+    given = {"checkpoint": str(distilled_world_folder), "out": tmp_path / "out"}
+    with pytest.raises(ValueError, match="is distilled and learns from its teacher alone, not from games: give"):
+        refresh(RefreshConfig(**given, data=(tmp_path,), agent=tmp_path))
+    with pytest.raises(ValueError, match="is distilled and learns from its teacher alone, not from games: give"):
+        study(StudyConfig(**given, rounds=1, old_data=(tmp_path,)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_interval_knows_that_agents_differ_more_than_games():

@@ -197,12 +197,32 @@ def test_a_bundle_shows_its_pictures_with_the_fine_tuned_decoder(run, data, worl
     assert (neural_env.load(tmp_path / "plain").starts.latents == neural_env.load(world).starts.latents).all()
 
 
-def test_a_decoder_fine_tuned_from_another_auto_encoder_is_refused(run, data, tmp_path):
+def rewrite(path, change):
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(change(record)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "part"),
+    [("denoiser", "autoencoder"), ("outcome", "autoencoder"), ("decoder", "autoencoder"), ("decoder", "denoiser")],
+)
+def test_a_stage_that_began_from_other_weights_than_the_runs_is_not_bundled(run, data, tmp_path, stage, part):
     shutil.copytree(run, tmp_path / "run")
-    record = tmp_path / "run" / "decoder" / "stage.json"
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"autoencoder": "another"}))
-    with pytest.raises(ValueError, match=r"from another auto-encoder than the run's: fine-tune it again, or remove"):
-        bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset="tiny"))
+    record = tmp_path / "run" / stage / "stage.json"
+    rewrite(record, lambda written: written | {part: "another"})
+    with pytest.raises(ValueError, match=f"the {stage} stage began from another {part} than the run has now: remove"):
+        bundled(data, tmp_path / "run", tmp_path / "world")
+    rewrite(record, lambda written: {name: value for name, value in written.items() if name != part})
+    bundled(data, tmp_path / "run", tmp_path / "world")  # a record that doesn't tell is believed
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "outcome", "decoder"])
+def test_no_stage_goes_on_after_its_auto_encoder_has_changed(run, data, tmp_path, stage):
+    for part in (*STAGES, "latents"):
+        shutil.copytree(run / part, tmp_path / part)
+    train("autoencoder", data, tmp_path, loop=replace(LOOP, steps=4))
+    with pytest.raises(ValueError, match=r"from other weights|from another autoencoder"):
+        train(stage, data, tmp_path)
 
 
 # Stages that the denoiser may go through besides.

@@ -1,8 +1,14 @@
+import itertools
 import json
 import shutil
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
+from neural_env.agents.player import FORMAT
+from neural_env.game import GameConfig
+from neural_env.training import loop
 from neural_env.training import world as worlds
 from neural_env.training.run import OutcomeRun
 from neural_env.training.world import SHARES, WorldRun, make_world
@@ -38,8 +44,16 @@ def made(monkeypatch):
     return asked
 
 
+def agent_of(folder, resolution=(120, 160)):
+    """As much of an agent as is read before it plays."""
+    game = GameConfig("basic", ("noop",), (), 4, resolution)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"format": FORMAT, "game": asdict(game)}))
+    return folder
+
+
 def run(folder, **changes):
-    agent = folder / "trained_agent"
+    agent = agent_of(folder / "trained_agent")
     return WorldRun(**{"scenario": "basic", "preset": "tiny", "minutes": 0.1, "out": folder, "agent": agent, **changes})
 
 
@@ -67,6 +81,37 @@ def test_what_a_step_saves_the_later_ones_have(made, tmp_path):
     make_world(run(tmp_path))
     allowed = json.loads((tmp_path / "progress.json").read_text())["allowed"]
     assert allowed["evaluate"] == pytest.approx(6, rel=0.3)  # the others took hardly any time
+
+
+def test_updates_too_many_for_a_tenth_of_a_second_are_counted(made, tmp_path, monkeypatch):
+    maker = worlds._Maker(run(tmp_path, minutes=10.0))
+    folder = tmp_path / "run" / "denoiser"
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text('{"steps": 100}')
+    monkeypatch.setattr(loop, "time", SimpleNamespace(time=itertools.count(1.7e9, 0.01).__next__))
+    with loop.Metrics(folder) as metrics:
+        for step in range(10, 110, 10):
+            metrics.write(step, "train", {"loss": 1.0})
+    left = maker._left("denoiser") - 6
+    assert maker._updates_that_fit("denoiser", 0.1) == pytest.approx(100 + 0.95 * 1000 * left, rel=0.05)
+
+
+@pytest.mark.parametrize(("preset", "screen"), [("tiny", (120, 160)), ("base", (240, 320))])
+def test_everything_is_played_at_the_resolution_that_suits_the_preset(made, tmp_path, monkeypatch, preset, screen):
+    played = []
+    monkeypatch.chdir(tmp_path)
+    agent_of(tmp_path / "runs" / "agents" / "basic")
+    monkeypatch.setattr(worlds._Maker, "_left", lambda self, name: 0.0)
+    for name in ("collect", "train_agent"):
+        monkeypatch.setattr(worlds, name, lambda config, name=name: played.append((name, config.resolution)))
+    make_world(run(tmp_path, preset=preset, agent=None))
+    assert {resolution for _, resolution in played} == {screen}
+    assert ("agent" in done(tmp_path)) == (preset == "base")  # the one there is plays at another
+
+
+def test_the_decoder_learns_last_of_all_that_the_picture_depends_on(made):
+    order = list(SHARES)
+    assert max(map(order.index, ("autoencoder", "denoiser", "rollout", "distill"))) < order.index("decoder")
 
 
 def test_killed_anywhere_it_goes_on_there(made, tmp_path, monkeypatch):
@@ -108,6 +153,12 @@ def test_an_agent_is_trained_where_there_is_none(made, tmp_path, monkeypatch):
         ({"preset": "huge"}, "there is no preset 'huge'"),
         ({"minutes": 0.0}, "minutes must be more than 0"),
         ({"episodes": 3}, "episodes must be at least 12"),
+        (
+            {"preset": "base", "resolution": (120, 160)},
+            r"\(120, 160\) must be a multiple of the patch size 16",
+        ),
+        ({"resolution": (100, 100)}, "unknown resolution"),
+        ({"preset": "base"}, r"plays at \(120, 160\), the world is made at \(240, 320\): give another --agent"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message, tmp_path):
