@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from neural_env.data.corpus import material_of
 from neural_env.evaluation.run import FORMAT, write_text
 
 _PICTURES = {
@@ -98,11 +99,10 @@ def _strong(verdict: str) -> str:
 
 
 def _data(report: Mapping[str, Any]) -> str:
-    data = report["provenance"].get("data", {})
-    frames = ", ".join(f"{count} {split}" for split, count in data.get("frames", {}).items())
-    lines = [f"| frames | {frames or 'unknown'} |", f"| players | {data.get('policy', 'unknown')} |"]
-    if "manifest_hash" in data:
-        lines.append(f"| manifest, sha256 | `{data['manifest_hash']}` |")
+    data = material_of(report["provenance"])
+    frames = ", ".join(f"{count} {split}" for split, count in data.frames.items())
+    lines = [f"| frames | {frames or 'unknown'} |", f"| players | {'; '.join(data.policies) or 'unknown'} |"]
+    lines += [f"| manifest, sha256 | `{name}` |" for name in data.hashes]
     return "## Data\n\n| | |\n|---|---|\n" + "\n".join(lines)
 
 

@@ -30,6 +30,7 @@ from neural_env import checkpoint as checkpoints
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
 from neural_env.checkpoint import Checkpoint
+from neural_env.data.corpus import material_of
 from neural_env.data.episode import Split
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.envs.real_doom import RealDoom
@@ -145,10 +146,7 @@ def transfer(config: TransferConfig) -> Scores:
 
 def real_frames(world: Checkpoint) -> int | None:
     """Training frames of the real game that a world's checkpoint says it has seen; None if it doesn't."""
-    data = world.provenance.get("data")
-    parts = [data] if isinstance(data, dict) else data or []
-    counts = [part.get("frames", {}).get("train") for part in parts]
-    return sum(counts) if counts and all(counts) else None
+    return material_of(world.provenance).frames.get("train") or None
 
 
 def _trained(config: TransferConfig) -> list[Agent]:

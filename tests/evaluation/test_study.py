@@ -10,7 +10,7 @@ import pytest
 from neural_env.evaluation import stability
 from neural_env.evaluation.bars import bars_of
 from neural_env.evaluation.bootstrap import exact
-from neural_env.evaluation.card import CardConfig, card
+from neural_env.evaluation.card import CardConfig, _data, card
 from neural_env.evaluation.compare import differences, require_same_game
 from neural_env.evaluation.controllability import inverse_rows, swap_rows
 from neural_env.evaluation.rows import Row
@@ -137,6 +137,20 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
     assert len(pictures) == 6 and all((path.parent / picture).is_file() for picture in pictures)
+
+
+def test_a_card_tells_of_all_the_data_of_its_world():
+    report = {
+        "provenance": {
+            "data": [
+                {"manifest_hash": "aa", "policy": "luck", "frames": {"train": 80, "test": 9}},
+                {"manifest_hash": "bb", "policy": "ppo", "frames": {"train": 20, "test": 1}},
+            ]
+        }
+    }
+    lines = _data(report).splitlines()
+    assert "| frames | 100 train, 10 test |" in lines and "| players | luck; ppo |" in lines
+    assert [line for line in lines if "sha256" in line] == [f"| manifest, sha256 | `{name}` |" for name in ("aa", "bb")]
 
 
 class Sources(HTMLParser):
