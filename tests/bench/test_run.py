@@ -1,4 +1,6 @@
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,15 +19,35 @@ def test_every_question_has_a_row(tiny_world_folder, tmp_path, capsys):
     assert main(["bench", *arguments, "--json", str(out)]) == 0
     document = json.loads(out.read_text())
     rows = {row["what"]: row for row in document["rows"]}
-    begun, stepped = rows["start-up until: import and make"], rows["start-up until: first step"]
+    begun, stepped = (rows[f"start-up, xla, until: {phase}"] for phase in ("import and make", "first step"))
     assert 0 < begun["ms"] < stepped["ms"] and stepped["mib"] > 100
     assert rows["part: the whole step"]["gflop"] > rows["part: U-Net, once"]["gflop"] > 1e-3
     assert rows["env.step, xla, 1 denoising step"]["steps_per_s"] > 1
-    assert rows["make_vec, 2"]["steps_per_s"] == pytest.approx(2e3 / rows["make_vec, 2"]["ms"])
+    assert rows["make_vec, xla, 2"]["steps_per_s"] == pytest.approx(2e3 / rows["make_vec, xla, 2"]["ms"])
     assert {f"the real game, raw, {n} at once" for n in (1, CORES)} < rows.keys()
     assert document["machine"]["cores"] == CORES
     printed = capsys.readouterr().out
     assert all(f"| {what} |" in printed for what in rows)
+
+
+def test_every_runtime_that_is_there_has_rows_of_its_own_name(tiny_world_folder, monkeypatch):
+    made = []
+
+    def make(*_, runtime, **__):
+        made.append(runtime)
+        return SimpleNamespace(num_envs=2, close=lambda: None)
+
+    monkeypatch.setattr(run, "runtimes", lambda: ("xla", "openvino"))
+    for name in ("stepper", "vector_stepper"):
+        monkeypatch.setattr(run, name, lambda env: lambda: time.sleep(1e-4))
+    for name in ("make", "make_vec"):
+        monkeypatch.setattr(run.gym, name, make)
+    config = BenchConfig(num_steps=(1,), sizes=(2,), seconds=0.001)
+    singles, vectors = run.single_rows(config), run.vector_rows(config)
+    assert [row.what for row in singles] == [f"env.step, {name}, 1 denoising step" for name in ("xla", "openvino")]
+    assert [row.what for row in vectors] == ["make_vec, xla, 2", "make_vec, openvino, 2"]
+    assert vectors[0].steps_per_s == pytest.approx(2e3 / vectors[0].ms)
+    assert made == ["xla", "openvino"] * 2
 
 
 def test_the_parts_are_what_a_step_is_made_of(tiny_world):
