@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from neural_env.data.corpus import material_of
-from neural_env.evaluation.run import FORMAT, write_text
+from neural_env.data.shards import write_whole
+from neural_env.evaluation.run import FORMAT
 
 _PICTURES = {
     "rollout": "The real game above, the dream below, with the same actions",
@@ -45,7 +46,7 @@ def card(config: CardConfig) -> Path:
     for picture in _PICTURES:
         shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
     path = config.out / f"{name}.md"
-    write_text(path, card_of(report, name))
+    write_whole(path, card_of(report, name).encode())
     Console().print(f"written: {path}")
     return path
 

@@ -106,7 +106,7 @@ def plot_curves(report: Scores, picture: Path) -> None:
             label = "in the dream only (validation seeds)" if i == 0 else None
             by_minutes.plot(*np.transpose(scored), color="tab:blue", marker="o", markersize=3, label=label)
     for i, (name, points) in enumerate(report["curves"]["real"].items()):
-        returns, label = [point["return"] for point in points], f"in the real game: {Path(name).name}"
+        returns, label = [point["return"] for point in points], f"in the real game: {name}"
         for axes, along in ((by_minutes, "minutes"), (by_frames, "frames")):
             axes.plot([point[along] for point in points], returns, color=f"C{i + 1}", label=label)
     _mark_dream(report, by_frames)

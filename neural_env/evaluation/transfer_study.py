@@ -20,7 +20,8 @@ from typing import Any
 from rich.console import Console
 
 from neural_env.agents.dreams import DreamsConfig
-from neural_env.evaluation.transfer import TransferConfig, transfer, write_text
+from neural_env.data.shards import write_whole
+from neural_env.evaluation.transfer import TransferConfig, transfer
 from neural_env.training.refresh import RefreshConfig, refresh
 
 Scores = dict[str, Any]
@@ -111,8 +112,8 @@ def _rounds(config: StudyConfig) -> None:
 def _tell(out: Path, name: str, reports: dict[str, Scores]) -> None:
     text = markdown(name, reports)
     short = {value: {"rows": report["rows"], "command": report["command"]} for value, report in reports.items()}
-    write_text(out / "study.json", json.dumps(short, indent=2) + "\n")
-    write_text(out / "study.md", text)
+    write_whole(out / "study.json", (json.dumps(short, indent=2) + "\n").encode())
+    write_whole(out / "study.md", text.encode())
     Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -1,14 +1,30 @@
 """From a dream to the real game and back, as small as it gets."""
 
 import json
+import shlex
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
-from neural_env.agents.player import read_agent
+from neural_env.agents.dreams import DreamsConfig
+from neural_env.agents.player import Agent, new_policy, read_agent, save_agent
+from neural_env.agents.ppo import preset_named
 from neural_env.checkpoint import load
 from neural_env.cli import main
-from neural_env.evaluation.transfer import interval, real_frames
+from neural_env.evaluation.transfer import (
+    TransferConfig,
+    _baselines,
+    _check_baselines,
+    _Judge,
+    command_of,
+    interval,
+    real_frames,
+    transfer,
+)
 from neural_env.evaluation.transfer_study import StudyConfig
 from neural_env.evaluation.truth import Course, TruthConfig, _score
 
@@ -70,8 +86,70 @@ def test_an_existing_training_in_the_real_game_is_compared_with(transferred, mor
     given = ["--real-frames", "16", "--no-film", "--real-runs", str(transferred / "real" / "equal")]
     assert main(["transfer", "--out", str(transferred), "--checkpoint", str(mortal_world_folder), *TINY, *given]) == 0
     rows = report_of(transferred)["rows"]
-    assert rows["real game: equal, at most 1x the frames"]["real_frames"] == 16
-    assert "real game: equal, at its end" in rows
+    run = transferred / "real" / "equal"
+    assert rows[f"real game: {run}, at most 1x the frames"]["real_frames"] == 16
+    assert f"real game: {run}, at its end" in rows
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails where a training begins."""
+
+    def refuse(*_, **__):
+        raise AssertionError("what can't be compared with is refused before anything is trained")
+
+    monkeypatch.setattr("neural_env.evaluation.transfer.train_dream_agent", refuse)
+    monkeypatch.setattr("neural_env.evaluation.transfer.train_agent", refuse)
+
+
+def player_of(folder, game, **config):
+    policy = new_policy(replace(preset_named("tiny").policy, **config), game)
+    save_agent(Agent(policy, game, {"steps": 16}), folder)
+    return folder
+
+
+def test_baselines_of_another_game_are_refused_before_anything_is_trained(
+    untrained, tmp_path, mortal_world_folder, game, make_world
+):
+    given = {"out": tmp_path / "out", "checkpoint": str(mortal_world_folder)}
+    fast = player_of(tmp_path / "fast", replace(game, frame_skip=1))
+    with pytest.raises(ValueError, match=r"fast holds an agent with the frame skip 1, the world's is 4: leave it out"):
+        transfer(TransferConfig(**given, real_runs=(fast,)))
+    large = replace(load(mortal_world_folder), game=replace(game, resolution=(240, 320)))
+    with pytest.raises(ValueError, match=r"--train-real trains an agent with the resolution \(120, 160\), the world's"):
+        _check_baselines(TransferConfig(**given, train_real="equal"), large.game, 16)
+    with pytest.raises(ValueError, match="give --real-frames"):
+        transfer(TransferConfig(**given, train_real="equal"))
+
+
+def test_runs_of_one_name_are_told_apart_and_a_map_is_shown_to_who_knows_it(tmp_path, mortal_world_folder, game):
+    plain = player_of(tmp_path / "a" / "run", game)
+    mapped = player_of(tmp_path / "b" / "run", game, automap=True)
+    config = TransferConfig(
+        out=tmp_path / "out",
+        checkpoint=str(mortal_world_folder),
+        real_runs=(plain, mapped),
+        episodes=1,
+        max_episode_steps=2,
+    )
+    with closing(_Judge(config, load(mortal_world_folder))) as judge:
+        rows = judge.real(_baselines(config, None))
+    assert rows.keys() == {f"real game: {run}, at its end" for run in (plain, mapped)}
+    assert all(row["games"] == 1 for row in rows.values())
+
+
+def test_the_recorded_command_asks_for_the_same_again(tmp_path):
+    config = StudyConfig(
+        out=tmp_path / "with a space",
+        dreams=DreamsConfig(temperature=1.15, horizon=6, termination="threshold"),
+        real_runs=(Path("out/one"), Path("out/two runs")),
+        seeds=2,
+        split="validation",
+        film=False,
+    )
+    words = shlex.split(command_of(config.transfer(config.out)))
+    assert words[:2] == ["neural-env", "transfer"]
+    assert tyro.cli(StudyConfig, args=words[2:], config=(tyro.conf.OmitArgPrefixes,)) == config
 
 
 def test_another_scenario_than_the_worlds_is_refused(tmp_path, mortal_world_folder, capsys):
