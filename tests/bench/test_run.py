@@ -1,12 +1,14 @@
 import json
 import time
+from functools import partial
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from neural_env.bench import run
 from neural_env.bench.clock import CORES, in_turn, matmul_peaks
-from neural_env.bench.parts import parts_of
+from neural_env.bench.parts import evaluate_network, flops_of, further_flops, network_arguments, parts_of
 from neural_env.bench.run import BenchConfig, Row
 from neural_env.bench.table import Table
 from neural_env.cli import main
@@ -57,6 +59,25 @@ def test_the_parts_are_what_a_step_is_made_of(tiny_world):
     assert 0.9 * whole.flops < together <= whole.flops  # the rest draws context noise and ends
     whole.run()
     whole.run()  # the carry that the first has used up is not used again
+
+
+def test_every_denoising_step_is_counted(tiny_world):
+    """XLA counts the body of a loop once: unrolled, all steps are counted."""
+
+    def sampled(world, key, x, context, actions, *, steps):
+        for _ in range(steps):
+            x = evaluate_network(world, x, context, actions)
+        return x
+
+    def counted(steps):
+        arguments = network_arguments(tiny_world, 2)
+        lowered = jax.jit(partial(sampled, steps=steps)).lower(tiny_world, jax.random.key(0), *arguments)
+        return flops_of(lowered)
+
+    assert further_flops(tiny_world, 1, 2) == 0
+    assert further_flops(tiny_world, 4, 2) == pytest.approx(counted(4) - counted(1), rel=1e-3)
+    one, four = (parts_of(tiny_world, steps)["the whole step"].flops for steps in (1, 4))
+    assert four - one == pytest.approx(further_flops(tiny_world, 4), rel=0.01)
 
 
 def test_calls_take_turns_and_the_first_is_not_counted():
