@@ -15,7 +15,7 @@ from neural_env.evaluation.compare import differences, require_same_game
 from neural_env.evaluation.controllability import inverse_rows, swap_rows
 from neural_env.evaluation.rows import Row
 from neural_env.evaluation.run import EvaluateConfig, report_of, write_report
-from neural_env.evaluation.study import Budget, study
+from neural_env.evaluation.study import Budget, horizon_of, study
 from neural_env.evaluation.world import Dials, Dreamer, force, roll, windows_of
 
 SMALL = Budget(
@@ -137,6 +137,15 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
     assert len(pictures) == 6 and all((path.parent / picture).is_file() for picture in pictures)
+
+
+def test_roll_outs_are_as_long_as_the_episodes_allow(law_episodes, law):
+    episodes = sorted(law_episodes, key=len)[:3]
+    longest = len(episodes[-1])
+    assert horizon_of(episodes, 4, SMALL) == min(64, longest - 4)
+    long = replace(SMALL, horizon=1000)
+    found = roll(Dreamer(law("oracle").world, Dials()), episodes, horizon_of(episodes, 4, long), rollouts=2)
+    assert found.real.shape[1] == longest - 4
 
 
 def test_a_card_tells_of_all_the_data_of_its_world():
