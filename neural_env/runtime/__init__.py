@@ -12,6 +12,10 @@ from importlib.util import find_spec
 RUNTIMES = ("auto", "xla", "openvino")
 
 
+class Untranslatable(NotImplementedError):
+    """The function uses an operation that has no translation for OpenVINO; XLA runs it."""
+
+
 def chosen(runtime: str, platform: str) -> str:
     """The runtime that is meant: "auto" is OpenVINO on a CPU if it is installed, else XLA.
 
