@@ -63,7 +63,7 @@ class TransferConfig:
     total_steps: int = 100_000  # dreamed by each agent
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...
-    init_from: Path | None = None  # an agent that all of them begin as
+    init_from: Path | None = None  # what all begin as; or a folder of seed-0, seed-1, ...: each as its own
     max_minutes: float | None = None  # of training, all agents together; run again to go on
     snapshots: int = 10  # points of each learning curve
     validation_games: int = 20  # real games of validation seeds for each point
@@ -99,12 +99,18 @@ class TransferConfig:
             total_steps=self.total_steps,
             preset=self.preset,
             seed=seed,
-            init_from=self.init_from,
+            init_from=self._beginning(seed),
             max_minutes=minutes,
             snapshots=self.snapshots,
             validation_games=self.validation_games,
             max_episode_steps=self.max_episode_steps,
         )
+
+    def _beginning(self, seed: int) -> Path | None:
+        if self.init_from is None:
+            return None
+        own = self.init_from / f"seed-{seed}"
+        return own if own.is_dir() else self.init_from
 
 
 def transfer(config: TransferConfig) -> Scores:
@@ -130,6 +136,7 @@ def transfer(config: TransferConfig) -> Scores:
         "checkpoint": config.checkpoint,
         "world": fingerprint(all_arrays(world.world)),
         "world_real_frames": frames,
+        "world_players": material_of(world.provenance).policies,
         "settings": _plain(config),
         "command": command_of(config),
         "rows": rows,

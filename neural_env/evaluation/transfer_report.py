@@ -64,7 +64,12 @@ def _or_dash(value: float | None, how: str) -> str:
 
 def _notes(report: Scores) -> list[str]:
     row = report["rows"]["dream"]
-    notes = ["The score is the scenario's own reward. `real frames` of a dream-trained agent are those of its world."]
+    notes = [
+        "The score is the scenario's own reward. `real frames` of a dream-trained agent are those of its world's data; "
+        "what those who played them had learned from before isn't counted."
+    ]
+    if report["world_players"]:
+        notes.append(f"The players of these data: {'; '.join(report['world_players'])}.")
     if row["flattery"] is not None:
         notes.append(f"In its dream the agent scores {row['flattery']:.2f} times what it scores in the game.")
     if any(seed["steps"] < report["settings"]["total_steps"] for seed in row["seeds"]):

@@ -15,6 +15,7 @@ from neural_env.agents.player import Agent, new_policy, read_agent, save_agent
 from neural_env.agents.ppo import preset_named
 from neural_env.checkpoint import load
 from neural_env.cli import main
+from neural_env.evaluation import transfer_study
 from neural_env.evaluation.transfer import (
     TransferConfig,
     _baselines,
@@ -26,7 +27,7 @@ from neural_env.evaluation.transfer import (
     transfer,
 )
 from neural_env.evaluation.transfer_study import StudyConfig
-from neural_env.evaluation.truth import Course, TruthConfig, _score
+from neural_env.evaluation.truth import Course, TruthConfig, _real_return, _score
 
 TINY = [
     "--preset", "tiny", "--total-steps", "32", "--horizon", "6", "--seeds", "2", "--snapshots", "1", "--episodes", "2",
@@ -65,6 +66,7 @@ def test_the_report_has_a_row_for_every_player(transferred):
 def test_the_report_can_be_read_and_seen(transferred):
     text = (transferred / "report.md").read_text()
     assert "**PPO, in the dream only**" in text and text.count("\n| ") == 5  # the heading and four players
+    assert "learned from before isn't counted" in text
     assert "--train-real equal" in text and "--horizon 6" in text and "neural-env transfer" in text
     assert (transferred / "curves.png").read_bytes()[1:4] == b"PNG"
     assert (transferred / "film.mp4").stat().st_size > 1000
@@ -183,6 +185,47 @@ def test_a_round_adds_the_agents_own_games_to_what_the_world_knows(tmp_path, mor
     assert (out / "study.md").read_text().count("\n| ") == 2
 
 
+def test_each_agent_goes_on_as_what_it_was(tmp_path):
+    before = tmp_path / "agents"
+    (before / "seed-0").mkdir(parents=True)
+    (before / "seed-1").mkdir()
+    config = TransferConfig(out=tmp_path / "out", init_from=before)
+    assert [config.training(seed).init_from for seed in (0, 1)] == [before / "seed-0", before / "seed-1"]
+    one = replace(config, init_from=before / "seed-1")
+    assert [one.training(seed).init_from for seed in (0, 1)] == [before / "seed-1"] * 2
+
+
+def test_rounds_tell_what_agents_cost_since_the_first(tmp_path, monkeypatch):
+    asked = []
+
+    def transferred(config):
+        asked.append(config)
+        row = {
+            "mean_return": 9.0,
+            "confidence_95": [8.0, 10.0],
+            "flattery": None,
+            "real_frames": None,
+            "dream": {"mean_return": 5.0},
+            "seeds": [{"steps": 1000}, {"steps": 3000}],
+            "minutes": 1.5,
+        }
+        return {"rows": {"dream": row}, "command": "", "settings": {"seeds": 2, "episodes": 1, "split": "test"}}
+
+    monkeypatch.setattr(transfer_study, "transfer", transferred)
+    monkeypatch.setattr(transfer_study, "refresh", lambda step: asked.append(step) or step.out / "world")
+    transfer_study.study(StudyConfig(out=tmp_path, rounds=2, old_data=(tmp_path,)))
+    lines = [line.split(" | ") for line in (tmp_path / "study.md").read_text().splitlines() if line[2:3].isdigit()]
+    assert [(line[-2], line[-1].rstrip(" |")) for line in lines] == [
+        ("2,000", "1.5"),
+        ("4,000", "3.0"),
+        ("6,000", "4.5"),
+    ]
+    first, refreshed, second, *_ = asked
+    assert first.init_from is None and second.init_from == tmp_path / "round-0" / "agents"
+    assert refreshed.agent == tmp_path / "round-0" / "agents" / "seed-0"
+    assert [row["steps"] for row in json.loads((tmp_path / "study.json").read_text()).values()] == [2000, 4000, 6000]
+
+
 def test_studies_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="have no setting 'fear'; there are observe, num_steps"):
         StudyConfig(out=tmp_path, sweep="fear", values=("1",))
@@ -207,6 +250,31 @@ def test_truths_are_swapped_one_by_one():
     found = [_score(course, rewards, ends) for rewards in ("dreamed", "true") for ends in ("dreamed", "true")]
     assert found == [12, 8, 6, 6]
     assert _score(course._replace(dreamed_end=None), "dreamed", "dreamed") == 16  # until time ran out
+
+
+def test_the_real_row_begins_where_dreams_do(tmp_path):
+    class Past:
+        frame, left, warmed = "last of the context", 3, None
+
+        def warm_up(self, seed, length):
+            self.warmed = seed, length
+
+        def step(self, action):
+            assert self.warmed == (7, 4) and action == 2
+            self.frame, self.left = "next", self.left - 1
+            return self.frame, 4.0, self.left == 0, False, {}
+
+    class Player:
+        def reset(self, rng):
+            self.seen = []
+
+        def act(self, frame, variables):
+            self.seen.append(frame)
+            return 2
+
+    player = Player()
+    assert _real_return(TruthConfig(agent=tmp_path), player, Past(), 4, 7) == 12
+    assert player.seen == ["last of the context", "next", "next"]
 
 
 def test_the_command_line_finds_where_a_dream_fails(transferred, mortal_world_folder, tmp_path):
