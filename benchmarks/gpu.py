@@ -28,7 +28,7 @@ from flax import nnx
 
 from neural_env.bench.clock import CORES, in_turn, matmul_peaks
 from neural_env.bench.engine import engine_rate
-from neural_env.bench.parts import done, flops_of
+from neural_env.bench.parts import done, flops_of, further_flops
 from neural_env.bench.run import machine
 from neural_env.bench.table import Table
 from neural_env.envs import core
@@ -151,7 +151,7 @@ def measured(
     compile_s = time.perf_counter() - began
     one_step = jax.jit(play).lower(world, carries, actions[:1])  # a scan's body is counted once, whatever its length
     seconds = in_turn({"": repeated(program, world, carries, actions)}, config.seconds)[""]
-    flops = flops_of(one_step) * config.length
+    flops = (flops_of(one_step) + further_flops(world, num_steps, dreams)) * config.length
     return Row(
         world=name,
         precision=precision,

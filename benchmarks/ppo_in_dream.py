@@ -3,8 +3,8 @@
     python benchmarks/ppo_in_dream.py            # two minutes on two cores; Markdown
 
 Both learn from as many dreams, roll-outs as long, minibatches and epochs as many, with convolutions of the same sizes
-on two stacked frames of half the size. Ours is the program of examples/jax_ppo.py: world, agent and update in one scan,
-no frame leaves the device. Updates take turns, so that what else the machine does falls on both.
+on two stacked frames of half the size; XLA dreams for both. Ours is the program of examples/jax_ppo.py: world, agent
+and update in one scan, no frame leaves the device. Updates take turns, so that what else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ def sb3(checkpoint: str, policy: PolicyConfig, config: PPOConfig) -> Callable[[]
     from neural_env.adapters.sb3 import DreamVecEnv
 
     envs = gym.make_vec(
-        "neural_env:NeuralDoom-v0", num_envs=config.games, autoreset_mode="SameStep", checkpoint=checkpoint
+        "neural_env:NeuralDoom-v0",
+        num_envs=config.games,
+        autoreset_mode="SameStep",
+        checkpoint=checkpoint,
+        runtime="xla",
     )
     agent = PPO(
         "CnnPolicy",

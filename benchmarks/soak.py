@@ -65,6 +65,7 @@ def soak(config: SoakConfig) -> Soak:
             num_envs=config.num_envs,
             checkpoint=str(save_world(Path(folder))),
             max_episode_steps=50,
+            runtime="xla",
         )
         env.reset(seed=0)
         _play(env, config.warm_up)

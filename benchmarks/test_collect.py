@@ -7,7 +7,6 @@ actions, rewards, variables and signals, compresses, hashes and syncs them. Star
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,12 @@ from statistics import median
 
 import pytest
 
+from neural_env.bench.clock import CORES
 from neural_env.data.collect import CollectConfig, plan
 from neural_env.data.workers import shards_here, shards_of_workers
 
 SECONDS = 4.0  # of raw play in each round
 WARM_UP = 0.25  # the share of the episodes that isn't timed: processes start, caches fill
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def raw_rate(scenario: str, games: int, seconds: float = SECONDS) -> float:

@@ -9,6 +9,7 @@ from neural_env.bench.startup import startup
 
 @pytest.mark.parametrize("observation", ["rgb", "latent"])
 def test_memory(benchmark, observation):
-    measured = benchmark.pedantic(startup, kwargs={"checkpoint": "take_cover", "observation": observation}, rounds=1)
+    arguments = {"checkpoint": "take_cover", "observation": observation, "runtime": "xla"}
+    measured = benchmark.pedantic(startup, kwargs=arguments, rounds=1)
     benchmark.extra_info.update({name.replace(" ", "_"): value for name, value in measured.items()})
     assert measured["resident MiB"] > 0

@@ -45,7 +45,7 @@ def on_host():
 
 
 def stepping(wrapped):
-    env = gym.make("neural_env:NeuralDoom-v0", termination="never", max_episode_steps=-1)
+    env = gym.make("neural_env:NeuralDoom-v0", runtime="xla", termination="never", max_episode_steps=-1)
     env = env if wrapped else env.unwrapped
     env.reset(seed=0)
     return lambda: env.step(np.int64(0))

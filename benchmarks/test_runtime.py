@@ -45,23 +45,17 @@ def matmul_peak(precision, side=2048):
 
 
 def flops_of_a_step(dream, num_steps):
-    """As XLA counts them before it optimises; a loop's body counts once, so steps are told apart by difference."""
+    """As XLA counts them before it optimises."""
     import jax
 
+    from neural_env.bench.parts import flops_of, further_flops
     from neural_env.envs import core
     from neural_env.envs.dials import Dials
     from neural_env.envs.dream import carry_of
 
-    world, carry = dream.world, carry_of(dream.begin(np.random.default_rng(0), None))
-
-    def counted(function, *arguments):
-        return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
-
-    once = counted(lambda carry: core.advance(world, carry, 0, Dials()), carry)
-    context, actions = carry.state.context[None], np.zeros((1, dream.context_length), np.int32)
-    levels, x = np.zeros(actions.shape, np.float32), context[:, -1]
-    network = counted(lambda x: world.network(context, actions, levels)(x, np.ones(1, np.float32)), x)
-    return once + (num_steps - 1) * network
+    carry = carry_of(dream.begin(np.random.default_rng(0), None))
+    once = flops_of(jax.jit(lambda carry: core.advance(dream.world, carry, 0, Dials())).lower(carry))
+    return once + further_flops(dream.world, num_steps)
 
 
 @pytest.mark.parametrize("num_steps", [1, 4])

@@ -15,6 +15,7 @@ def test_vector(benchmark, kind, num_envs):
         "neural_env:NeuralDoom-v0",
         num_envs,
         vectorization_mode=mode,
+        runtime="xla",
         **({} if kind == "in turn" else {"max_episode_steps": -1}),
     )
     actions = np.zeros(num_envs, np.int64)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 
@@ -34,6 +34,8 @@ CHIP = "TPU v5e"
 MEMORY_GIB = 16.0  # of one chip, https://cloud.google.com/tpu/docs/v5e
 PEAK_FLOPS = 197e12  # a second in bfloat16, same source
 BANDWIDTH = 819e9  # bytes a second, same source
+
+_LARGE = (240, 320)  # height and width
 
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # what the process itself computes with
@@ -61,7 +63,7 @@ class TpuReportConfig:
     batches: tuple[int, ...] = (1, 16, 128)  # dreams stepped together; compiling takes longer the more they are
     num_steps: int = 1  # denoising steps a frame
     precision: Literal["bfloat16", "float32"] = "bfloat16"  # that the layers compute in
-    resolution: tuple[int, int] = (120, 160)  # height and width that a preset is compiled for; a world has its own
+    resolution: tuple[int, int] = (120, 160)  # height and width of presets; 240 320 for one that it doesn't suit
     json: Path | None = None  # also write the rows here
     timeout: float = 1800.0  # seconds that one world may take
 
@@ -107,10 +109,14 @@ def tpu_report(config: TpuReportConfig) -> None:
     Raises:
         ImportError: libtpu isn't installed.
         CheckpointError: a name that is neither a preset nor a world.
+        ValueError: a preset's patches divide neither the resolution nor 320x240.
         CompilerFailed: the compiler failed, or took longer than `config.timeout`.
     """
     console, rows = Console(), []
-    for world in config.worlds or every_world():
+    worlds = config.worlds or tuple(every_world())
+    for world in worlds:
+        shape_of(world, config.resolution)  # what can't be compiled is found before hours are spent on the others
+    for world in worlds:
         with console.status(f"compiling {world} for a {CHIP}"):
             rows += list(compiled(world, config))
     show(console, table(rows, config))
@@ -134,7 +140,6 @@ def every_world() -> list[str]:
 def compiled(world: str, config: TpuReportConfig) -> Iterator[Compiled]:
     """The programs of one world, compiled in a process of their own; raises as `tpu_report`."""
     library = require_libtpu()
-    shape_of(world, config.resolution)  # a wrong name fails here, not in the other process
     request = {"world": world, **{k: v for k, v in asdict(config).items() if k not in ("worlds", "json", "timeout")}}
     try:
         done = subprocess.run(
@@ -189,15 +194,59 @@ def as_json(row: Compiled) -> dict[str, Any]:
 
 
 def shape_of(world: str, resolution: tuple[int, int]) -> Any:
-    """Model and game of a preset (a game like take_cover), bundled world or folder; raises `CheckpointError`."""
+    """Model and game of a preset (a game like take_cover), bundled world or folder.
+
+    A preset whose patches don't divide the resolution gets the game at 320x240, for which such presets are made.
+
+    Raises:
+        CheckpointError: there is no such world.
+        ValueError: its patches don't divide that either.
+    """
     from neural_env import checkpoint
     from neural_env.game import GameConfig
     from neural_env.world.model import PRESETS
 
     if world in PRESETS:
-        game = GameConfig("take_cover", ("noop", "move_left", "move_right"), ("health",), 4, resolution)
+        sizes = PRESETS[world].autoencoder
+        fits = all(side % sizes.patch == 0 for side in resolution)
+        game = GameConfig(
+            "take_cover", ("noop", "move_left", "move_right"), ("health",), 4, resolution if fits else _LARGE
+        )
+        sizes.grid(game.resolution)
         return PRESETS[world], game
     return checkpoint.read_model(world), checkpoint.read_game(world)
+
+
+def label_of(world: str, resolution: tuple[int, int]) -> str:
+    """What its rows are called: with the resolution where a preset is compiled for another one than asked."""
+    from neural_env.world.model import PRESETS
+
+    height, width = shape_of(world, resolution)[1].resolution
+    return f"{world}, {width}x{height}" if world in PRESETS and (height, width) != tuple(resolution) else world
+
+
+class Cost(NamedTuple):
+    """What the compiler expects of a program; the body of a loop counts once, however often it is run."""
+
+    flops: float
+    bytes: float
+    seconds: float
+    unknown: int  # operations that `seconds` leaves out
+
+    @staticmethod
+    def of(program: Any) -> Cost:
+        """That of a compiled program."""
+        found = program.cost_analysis()
+        return Cost(found["flops"], found["bytes accessed"], *_estimate(found["optimal_seconds"]))
+
+    def plus(self, other: Cost, times: int) -> Cost:
+        """With so many runs of another program."""
+        return Cost(
+            self.flops + times * other.flops,
+            self.bytes + times * other.bytes,
+            self.seconds + times * other.seconds,
+            self.unknown + times * other.unknown,
+        )
 
 
 def _estimate(optimal_seconds: float) -> tuple[float, int]:
@@ -216,6 +265,7 @@ def _compile(request: dict[str, Any]) -> Iterator[Compiled]:
     from flax import nnx
     from jax.experimental import topologies
 
+    from neural_env.bench.parts import evaluate_network, network_arguments
     from neural_env.envs.core import Carry, DreamState, advance
     from neural_env.envs.dials import Dials
     from neural_env.world.model import WorldModel
@@ -244,22 +294,24 @@ def _compile(request: dict[str, Any]) -> Iterator[Compiled]:
         actions = jax.eval_shape(lambda n=batch: jnp.zeros(n, jnp.int32))
         arguments = there((world, jax.eval_shape(lambda n=batch: carries(n)), actions))
         program: Any = jax.jit(step, donate_argnums=1).lower(*arguments).compile()
-        cost, memory = program.cost_analysis(), program.memory_analysis()
-        seconds, unknown = _estimate(cost["optimal_seconds"])
+        cost, memory = Cost.of(program), program.memory_analysis()
+        if more := request["num_steps"] - 1:
+            again = jax.jit(evaluate_network).lower(there(world), *there(network_arguments(world, batch))).compile()
+            cost = cost.plus(Cost.of(again), more)
         yield Compiled(
-            world=request["world"],
+            world=label_of(request["world"], tuple(request["resolution"])),
             batch=batch,
             num_steps=request["num_steps"],
             precision=request["precision"],
-            flops=cost["flops"],
-            bytes=cost["bytes accessed"],
+            flops=cost.flops,
+            bytes=cost.bytes,
             memory_bytes=memory.argument_size_in_bytes
             + memory.output_size_in_bytes
             - memory.alias_size_in_bytes
             + memory.temp_size_in_bytes
             + memory.generated_code_size_in_bytes,
-            seconds=seconds,
-            unknown=unknown,
+            seconds=cost.seconds,
+            unknown=cost.unknown,
         )
 
 

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from neural_env import tpu
 from neural_env.bench.table import show
 from neural_env.cli import main
 from neural_env.tpu import Compiled, CompilerFailed, TpuReportConfig, compiled
+from neural_env.world.model import PRESETS
 
 ROW = Compiled("small", 16, 1, "bfloat16", 20e9, 500e6, 50 * 2**20, 0.8e-3, 0)
 
@@ -105,6 +107,26 @@ def test_a_world_that_does_not_exist_is_named_before_anything_is_compiled(fake_c
     fake_compiler("exit 1")
     assert main(["tpu-report", "--worlds", "teeny"]) == 1
     assert "there is no folder of that name" in capsys.readouterr().err
+
+
+def test_a_preset_whose_patches_do_not_divide_the_frames_is_compiled_at_the_larger_size():
+    small, base = (tpu.shape_of(name, (120, 160))[1].resolution for name in ("small", "base"))
+    assert small == (120, 160) and base == (240, 320)
+    assert [tpu.label_of(name, (120, 160)) for name in ("small", "base")] == ["small", "base, 320x240"]
+    assert tpu.label_of("base", (240, 320)) == "base"
+
+
+def test_what_can_not_be_compiled_is_found_before_anything_is(fake_compiler, monkeypatch):
+    fake_compiler("exit 134")
+    odd = replace(PRESETS["tiny"], autoencoder=replace(PRESETS["tiny"].autoencoder, patch=7))
+    monkeypatch.setitem(PRESETS, "odd", odd)
+    with pytest.raises(ValueError, match=r"\(240, 320\) must be a multiple of the patch size 7"):
+        tpu.tpu_report(TpuReportConfig(worlds=("tiny", "odd")))
+
+
+def test_further_denoising_steps_cost_as_much_as_the_network():
+    first, network = tpu.Cost(10.0, 100.0, 1.0, 1), tpu.Cost(8.0, 70.0, 0.5, 2)
+    assert first.plus(network, 3) == tpu.Cost(34.0, 310.0, 2.5, 7)
 
 
 @pytest.mark.parametrize("wrong", [{"batches": (0,)}, {"batches": ()}, {"num_steps": 0}])

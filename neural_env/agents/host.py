@@ -5,7 +5,6 @@ Where cores are to spare, the policy looks at the games of one half of the worke
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from neural_env.agents.policy import ActorCritic, Memory, act, begin, evaluate, 
 from neural_env.agents.ppo import PPOConfig, Rollout, value_of
 from neural_env.arrays import Key
 from neural_env.data.episode import Episode
+from neural_env.runtime import usable_cores
 from neural_env.world.parameters import Flat, replaced
 
 
@@ -37,8 +37,7 @@ def groups_for(workers: int) -> int:
     Without a free core nothing is hidden, and each group costs a call of the policy: on two cores, two groups of one
     worker each make three quarters of the steps of one group of two (see docs/agents.md).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 if cores > workers > 1 else 1
+    return 2 if usable_cores() > workers > 1 else 1
 
 
 class HostPlayer:

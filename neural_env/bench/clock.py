@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from neural_env.runtime import usable_cores
+
+CORES = usable_cores()
 _LEAST_ROUNDS = 5
 
 

@@ -24,10 +24,9 @@ from neural_env.bench.clock import CORES, in_turn, matmul_peaks
 from neural_env.bench.engine import engine_rate
 from neural_env.bench.startup import startup
 from neural_env.bench.table import Table, show
+from neural_env.runtime import available
 
 ID = "neural_env:NeuralDoom-v0"
-# What runs a compiled step, with the environment's arguments that choose it; each has its own `env.step` rows.
-RUNTIMES: dict[str, dict[str, Any]] = {"xla": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +95,25 @@ def blocks(config: BenchConfig) -> Iterator[list[Row]]:
     ]
 
 
+def runtimes() -> tuple[str, ...]:
+    """What can run a compiled step here; none is left to "auto", so that a row says what it measured."""
+    import jax
+
+    return available(jax.devices()[0].platform)
+
+
 def start_rows(config: BenchConfig) -> list[Row]:
     """A fresh process, from its first line to the end of each phase; caches on disk as they are."""
-    measured = startup(checkpoint=config.checkpoint)
-    mib = measured.pop("resident MiB")
-    last = len(measured) - 1
-    return [
-        Row(f"start-up until: {phase}", 1e3 * seconds, mib=mib if i == last else None)
-        for i, (phase, seconds) in enumerate(measured.items())
-    ]
+    rows = []
+    for runtime in runtimes():
+        measured = startup(checkpoint=config.checkpoint, runtime=runtime)
+        mib = measured.pop("resident MiB")
+        last = len(measured) - 1
+        rows += [
+            Row(f"start-up, {runtime}, until: {phase}", 1e3 * seconds, mib=mib if i == last else None)
+            for i, (phase, seconds) in enumerate(measured.items())
+        ]
+    return rows
 
 
 def part_rows(config: BenchConfig, peak: float) -> list[Row]:
@@ -126,9 +135,9 @@ def single_rows(config: BenchConfig) -> list[Row]:
 
     most = checkpoint.read_model(config.checkpoint).objective.most_steps
     calls, close = {}, []
-    for runtime, arguments in RUNTIMES.items():
+    for runtime in runtimes():
         for steps in (steps for steps in config.num_steps if most is None or steps <= most):
-            env = gym.make(ID, checkpoint=config.checkpoint, num_steps=steps, termination="never", **arguments)
+            env = gym.make(ID, checkpoint=config.checkpoint, num_steps=steps, termination="never", runtime=runtime)
             calls[f"env.step, {runtime}, {steps} denoising step{'s' * (steps > 1)}"] = stepper(env)
             close.append(env)
     medians = in_turn(calls, config.seconds)
@@ -138,18 +147,18 @@ def single_rows(config: BenchConfig) -> list[Row]:
 
 
 def vector_rows(config: BenchConfig) -> list[Row]:
-    """`envs.step` of N dreams."""
+    """`envs.step` of N dreams, by runtime."""
     all_envs = {
-        size: gym.make_vec(ID, num_envs=size, checkpoint=config.checkpoint, termination="never")
+        f"make_vec, {runtime}, {size}": gym.make_vec(
+            ID, num_envs=size, checkpoint=config.checkpoint, termination="never", runtime=runtime
+        )
+        for runtime in runtimes()
         for size in config.sizes
     }
-    medians = in_turn({f"make_vec, {size}": vector_stepper(envs) for size, envs in all_envs.items()}, config.seconds)
+    medians = in_turn({name: vector_stepper(envs) for name, envs in all_envs.items()}, config.seconds)
     for envs in all_envs.values():
         envs.close()
-    return [
-        Row(name, 1e3 * seconds, size / seconds)
-        for size, (name, seconds) in zip(all_envs, medians.items(), strict=True)
-    ]
+    return [Row(name, 1e3 * seconds, all_envs[name].num_envs / seconds) for name, seconds in medians.items()]
 
 
 def stepper(env: gym.Env[Any, Any]) -> Callable[[], Any]:

@@ -7,7 +7,7 @@ read; and a larger bound draws all that a smaller one did, so that nothing is en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,27 @@ class Corpus:
             }
             for dataset, name in zip(self.datasets, self.hashes, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a world was trained on, all datasets together, as far as its provenance tells."""
+
+    frames: dict[str, int]  # by split; empty if it doesn't tell of every dataset
+    policies: tuple[str, ...]  # who played, each once
+    hashes: tuple[str, ...]  # of the manifests
+
+
+def material_of(provenance: Mapping[str, Any]) -> Material:
+    """What `Corpus.provenance` left in a world's provenance; the first worlds name one dataset, without a list."""
+    data = provenance.get("data") or []
+    parts = [data] if isinstance(data, Mapping) else data
+    splits = [split for split in SPLITS if parts and all(split in part.get("frames", {}) for part in parts)]
+    return Material(
+        {split: sum(part["frames"][split] for part in parts) for split in splits},
+        tuple(dict.fromkeys(part["policy"] for part in parts if "policy" in part)),
+        tuple(part["manifest_hash"] for part in parts if "manifest_hash" in part),
+    )
 
 
 def game_of(dataset: Dataset) -> GameConfig:

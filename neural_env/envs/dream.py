@@ -22,7 +22,7 @@ from neural_env.envs.core import Carry, DreamState, Step
 from neural_env.envs.dials import Dials
 from neural_env.envs.snapshot import Snapshot, SnapshotError
 from neural_env.game import GameConfig
-from neural_env.runtime import chosen
+from neural_env.runtime import Untranslatable, chosen
 from neural_env.runtime.cache import keep_xlas_programs
 from neural_env.world.model import WorldModel
 
@@ -58,7 +58,9 @@ class Dream:
         decodes: whether what is shown are frames; else latents, and the decoder runs only where a frame is asked for.
         device: a name like "cpu" or "gpu:0"; None: JAX's default.
         runtime: "auto", "xla" or "openvino", see `neural_env.runtime`. What OpenVINO doesn't do (encoding of given
-            frames, guidance above 1) XLA does, for which the weights are read when it is first asked for.
+            frames, guidance above 1) XLA does, for which the weights are read when it is first asked for. With "auto",
+            a world that has no translation for OpenVINO is XLA's altogether; with "openvino", it is refused when it is
+            first stepped.
         streams: with OpenVINO, rows that `advance_rows` steps beside each other.
 
     Raises:
@@ -83,6 +85,7 @@ class Dream:
         self.observe: core.Observe = core.screen if decodes else core.latent
         self.context_shape = self.starts.latents.shape[1:]
         self.context_length = self.context_shape[0]
+        self._may_fall_back = runtime == "auto"
         self._openvino = self._programs(streams) if self.runtime == "openvino" else None
         self._start = cache(self._bundled_start)  # there are few, and each is shown often
         if self._openvino is None:
@@ -159,23 +162,22 @@ class Dream:
 
     def advance(self, carry: Carry, action: int, dials: Dials) -> tuple[npt.NDArray[Any], Step]:
         """`core.advance`; `carry` is used up, the observation is the host's."""
-        if self._openvino is not None and _is_plain(dials):
-            after = self._openvino.advance(carry, action, dials)
+        if _is_plain(dials) and (after := self._by_openvino("advance", carry, action, dials)) is not None:
             return cast(npt.NDArray[Any], after.observation), after
         after = self._advance(carry, np.int32(action), dials.on_host(), self.observe)
         return np.array(after.observation), after
 
     def advance_rows(self, carries: Sequence[Carry], actions: Sequence[int], dials: Sequence[Dials]) -> list[Step]:
         """`advance` of several dreams; each is what it would be alone."""
-        if self._openvino is not None and _is_plain(dials[0]):
-            stepped: list[Step] = self._openvino.advance_rows(carries, actions, dials)
-            return stepped
+        if _is_plain(dials[0]) and (stepped := self._by_openvino("advance_rows", carries, actions, dials)) is not None:
+            return cast(list[Step], stepped)
         rows = zip(carries, actions, dials, strict=True)
         return [jax.device_get(self.advance(carry, action, dial)[1]) for carry, action, dial in rows]
 
     def screen(self, state: DreamState) -> Frame:
         """The present frame of a state."""
-        return np.array(self._screen(state) if self._openvino is None else self._openvino.screen(state))
+        shown = self._by_openvino("screen", state)
+        return np.array(self._screen(state) if shown is None else shown)
 
     def place(self, moment: Beginning | Snapshot) -> Carry:
         """A carry of one dream, free to be donated, where the runtime wants it."""
@@ -203,13 +205,14 @@ class Dream:
         return Branches(*result, after)
 
     def _played(self, keys: npt.NDArray[np.uint32], root: DreamState, rows: Any, dials: Dials) -> Step:
-        if self._openvino is None or not _is_plain(dials):
-            played: Step = self._play(keys, root, rows, dials.on_host())
-            return played
-        futures = [
-            self._openvino.rollout(Carry(cast(jax.Array, key), root), row, dials)
-            for key, row in zip(keys, rows, strict=True)
-        ]
+        futures = []
+        for key, row in zip(keys, rows, strict=True):
+            carry = Carry(cast(jax.Array, key), root)
+            future = self._by_openvino("rollout", carry, row, dials) if _is_plain(dials) else None
+            if future is None:
+                played: Step = self._play(keys, root, rows, dials.on_host())
+                return played
+            futures.append(future)
         together: Step = jax.tree.map(lambda *arrays: np.stack(arrays), *futures)
         return together
 
@@ -242,8 +245,24 @@ class Dream:
 
     def _scene(self, state: DreamState) -> Scene:
         frame = self.screen(state) if self.decodes else None
-        variables = self._variables(state) if self._openvino is None else self._openvino.variables(state)
+        variables = self._by_openvino("variables", state)
+        variables = self._variables(state) if variables is None else variables
         return Scene(np.asarray(state.context), np.asarray(state.actions), frame, np.asarray(variables))
+
+    def _by_openvino(self, what: str, *arguments: Any) -> Any:
+        """What OpenVINO makes of it; None: it is XLA's, now or from now on.
+
+        A graph is made before anything is run, so nothing is used up when there can be none.
+        """
+        if self._openvino is None:
+            return None
+        try:
+            return getattr(self._openvino, what)(*arguments)
+        except Untranslatable:
+            if not self._may_fall_back:
+                raise
+            self._openvino, self.runtime = None, "xla"
+            return None
 
     def _programs(self, streams: int) -> Any:
         from neural_env.runtime.openvino import OpenVino

@@ -23,7 +23,7 @@ from neural_env import checkpoint as files
 from neural_env.arrays import Key
 from neural_env.envs import core
 from neural_env.envs.arguments import one_of, time_limit
-from neural_env.envs.core import PLAIN, DreamState
+from neural_env.envs.core import DreamState
 from neural_env.envs.dials import Dials
 from neural_env.game import GameConfig
 from neural_env.world.model import WorldModel
@@ -175,7 +175,7 @@ def make(
     checkpoint: str = "take_cover",
     *,
     observation: str = "rgb",
-    dials: Dials = PLAIN,
+    dials: Dials | None = None,
     max_steps_in_episode: int | None = None,
 ) -> tuple[NeuralDoom, EnvParams]:
     """The environment of a world, and its parameters on the device.
@@ -183,7 +183,7 @@ def make(
     Args:
         checkpoint: name of a bundled world, or a folder written by `neural-env bundle`.
         observation: "rgb" or "latent".
-        dials: how the model is run.
+        dials: how the model is run; None: with as many denoising steps as suit the world, all else plain.
         max_steps_in_episode: None: 2100 tics, 525 steps at frame skip 4; -1: no limit.
 
     Raises:
@@ -203,7 +203,7 @@ def make(
         world=jax.tree.map(jnp.asarray, loaded.world),
         starts=starts,
         first=first,
-        dials=dials.on_host(),
+        dials=(dials or Dials(num_steps=loaded.world.num_steps)).on_host(),
         max_steps_in_episode=-1 if limit is None else limit,
     )
     return NeuralDoom(loaded.game, loaded.world.latent_shape, observation, params), params

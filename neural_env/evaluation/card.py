@@ -11,7 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from neural_env.evaluation.run import FORMAT, write_text
+from neural_env.data.corpus import material_of
+from neural_env.data.shards import write_whole
+from neural_env.evaluation.run import FORMAT
 
 _PICTURES = {
     "rollout": "The real game above, the dream below, with the same actions",
@@ -44,7 +46,7 @@ def card(config: CardConfig) -> Path:
     for picture in _PICTURES:
         shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
     path = config.out / f"{name}.md"
-    write_text(path, card_of(report, name))
+    write_whole(path, card_of(report, name).encode())
     Console().print(f"written: {path}")
     return path
 
@@ -98,11 +100,10 @@ def _strong(verdict: str) -> str:
 
 
 def _data(report: Mapping[str, Any]) -> str:
-    data = report["provenance"].get("data", {})
-    frames = ", ".join(f"{count} {split}" for split, count in data.get("frames", {}).items())
-    lines = [f"| frames | {frames or 'unknown'} |", f"| players | {data.get('policy', 'unknown')} |"]
-    if "manifest_hash" in data:
-        lines.append(f"| manifest, sha256 | `{data['manifest_hash']}` |")
+    data = material_of(report["provenance"])
+    frames = ", ".join(f"{count} {split}" for split, count in data.frames.items())
+    lines = [f"| frames | {frames or 'unknown'} |", f"| players | {'; '.join(data.policies) or 'unknown'} |"]
+    lines += [f"| manifest, sha256 | `{name}` |" for name in data.hashes]
     return "## Data\n\n| | |\n|---|---|\n" + "\n".join(lines)
 
 

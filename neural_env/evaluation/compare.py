@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from neural_env import checkpoint as checkpoints
+from neural_env.data.shards import write_whole
 from neural_env.evaluation.page import document, number
 from neural_env.evaluation.page import table as html_table
 from neural_env.evaluation.rows import Row
-from neural_env.evaluation.run import ScoringConfig, machine, write_text
+from neural_env.evaluation.run import ScoringConfig, machine
 from neural_env.evaluation.study import Study, study
 from neural_env.game import GameConfig
 
@@ -45,8 +46,8 @@ def compare(config: CompareConfig) -> None:
     Console().print(table(lines, config.a, config.b, title=title))
     report = report_of(config, lines, found)
     config.out.mkdir(parents=True, exist_ok=True)
-    write_text(config.out / "compare.json", json.dumps(report, indent=1) + "\n")
-    write_text(config.out / "compare.html", _page(report, title))
+    write_whole(config.out / "compare.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_whole(config.out / "compare.html", _page(report, title).encode())
     Console().print(f"comparison: {config.out / 'compare.html'}")
 
 

@@ -21,7 +21,7 @@ def drift_rows(rollouts: Rollouts, scores: RolloutScores) -> list[Row]:
             mean(scores.psnr[:, step - 1], rollouts.episode),
             "dB",
             baselines={"copy the first frame": mean(scores.copy_first_psnr[:, step - 1], rollouts.episode)},
-            note=f"{len(scores.psnr)} roll-outs" if step == 1 else "",
+            note=f"{len(scores.psnr)} roll-outs of {scores.psnr.shape[1]} steps" if step == 1 else "",
         )
         for step in HORIZONS
         if step <= scores.psnr.shape[1]

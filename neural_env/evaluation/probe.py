@@ -67,10 +67,7 @@ def held_out(
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    names = np.unique(groups)
-    if len(names) < FOLDS:
-        raise ValueError(f"a judge needs clips of {FOLDS} episodes or more, got {len(names)}: play more episodes")
-    fold = np.searchsorted(names, groups) % FOLDS
+    fold = folds_of(groups)
     judged = np.zeros(len(labels), np.int64)
     for number in range(FOLDS):
         mine = np.flatnonzero(fold == number)
@@ -78,6 +75,19 @@ def held_out(
         judge = _fit(gather, labels, train, classes, steps, f"{what}, fold {number + 1} of {FOLDS}")
         judged[mine] = judge(mine)
     return judged
+
+
+def folds_of(groups: np.ndarray) -> np.ndarray:
+    """The fold [m] of each clip: groups at random, for players take turns and a fold must not be a player.
+
+    Raises:
+        ValueError: there are fewer groups than folds.
+    """
+    names = np.unique(groups)
+    if len(names) < FOLDS:
+        raise ValueError(f"a judge needs clips of {FOLDS} episodes or more, got {len(names)}: play more episodes")
+    folds: np.ndarray = np.random.default_rng(0).permutation(len(names))[np.searchsorted(names, groups)] % FOLDS
+    return folds
 
 
 def _fit(gather: Gather, labels: np.ndarray, rows: np.ndarray, classes: int, steps: int, what: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from collections import Counter
@@ -19,6 +18,7 @@ from rich.table import Table
 from neural_env import checkpoint as checkpoints
 from neural_env.checkpoint import Checkpoint
 from neural_env.data.episode import Episode, Split
+from neural_env.data.shards import write_whole
 from neural_env.evaluation.drift import curves
 from neural_env.evaluation.film import side_by_side, write_film
 from neural_env.evaluation.page import page
@@ -27,6 +27,7 @@ from neural_env.evaluation.plots import draw
 from neural_env.evaluation.study import BUDGETS, Budget, BudgetName, Study, study
 from neural_env.evaluation.world import Dials, real_episodes, seeds_of
 from neural_env.game import TICS_PER_SECOND, GameConfig
+from neural_env.runtime import usable_cores
 from neural_env.world.model import WorldModel
 
 FORMAT = "neural_env.report/1"
@@ -161,7 +162,7 @@ def machine() -> str:
     """Where this runs, in words."""
     device = jax.devices()[0]
     accelerator = "no accelerator" if device.platform == "cpu" else device.device_kind
-    return f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {accelerator}"
+    return f"{usable_cores()} cores ({platform.machine()}), {accelerator}"
 
 
 def tables(found: Study, *, title: str) -> list[Table]:
@@ -195,9 +196,9 @@ def write_report(report: dict[str, Any], found: Study, out: Path) -> None:
     """
     drawn = _or_none("pictures", lambda: draw(found, out))
     films = _or_none("films", lambda: _films(report, found, out))
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_whole(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     pictures = {caption: drawn[name] for name, caption in _CAPTIONS.items() if name in drawn}
-    write_text(out / "report.html", page(report, pictures, films))
+    write_whole(out / "report.html", page(report, pictures, films).encode())
 
 
 def _or_none(what: str, made: Callable[[], dict[str, Path]]) -> dict[str, Path]:
@@ -223,13 +224,3 @@ def _films(report: dict[str, Any], found: Study, out: Path) -> dict[str, Path]:
     write_film((side_by_side(*pair) for pair in ending), last, rate)
     note = "right the last steps of a dream left to itself, left some of the real game, of other moments"
     return {**paths, f"After {found.long.length} steps: {note}": last}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

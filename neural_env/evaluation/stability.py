@@ -124,7 +124,8 @@ def segment_names(length: int) -> list[str]:
 
 def _frechet_rows(long: LongDreams) -> list[Row]:
     """Each segment against real frames, beside other real frames of equal number against the same ones."""
-    first, second = long.real[::2, :, 0], long.real[1::2, :, 0]
+    order = np.random.default_rng(0).permutation(len(long.real))  # players take turns: no half is of one of them
+    first, second = (long.real[order[half::2], :, 0] for half in (0, 1))
     if not len(second):
         return [Row(SECTION, "FD-VGG16", None, note="needs two real episodes or more")]
     count = min(long.pairs[:, 0, :, 0].shape[0] * long.pairs.shape[2], *(len(x) * x.shape[1] for x in (first, second)))

@@ -37,7 +37,7 @@ class Budget:
     windows: int  # that they are compared on
     taught: int  # windows that the inverse model learns from
     probe_steps: int  # updates of the inverse model and of each classifier
-    horizon: int = 64
+    horizon: int = 64  # fewer where no episode is that long
     length: int = 1000  # steps of the dreams left to themselves
 
 
@@ -73,7 +73,7 @@ def study(checkpoint: Checkpoint, dials: Dials, episodes: Sequence[Episode], bud
     dreamer = Dreamer(world, dials)
     with clock.of("dreams"):
         forced = force(dreamer, windows_of(episodes, dreamer.context), budget.pictures)
-        rollouts = roll(dreamer, episodes, budget.horizon, budget.rollouts)
+        rollouts = roll(dreamer, episodes, horizon_of(episodes, dreamer.context, budget), budget.rollouts)
         scores = drift_of(rollouts)
         long = stability.dream_long(dreamer, episodes, len(game.action_names), budget.dreams, budget.length)
     some = forced.shown[_evenly(len(forced.shown), budget.windows)]
@@ -98,6 +98,11 @@ def study(checkpoint: Checkpoint, dials: Dials, episodes: Sequence[Episode], bud
             rows += part()
     kept = kept_scores(episodes, dials, forced, scores)
     return Study(rows, bars_of(rows), kept, forced, rollouts, scores, long, clock.seconds)
+
+
+def horizon_of(episodes: Sequence[Episode], context: int, budget: Budget) -> int:
+    """Steps of a roll-out: the budget's, or as many as the longest episode allows, at least 1."""
+    return max(min(budget.horizon, max(map(len, episodes)) - context), 1)
 
 
 def available(nets: tuple[Net, ...]) -> tuple[Net, ...]:

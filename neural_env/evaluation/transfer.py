@@ -15,10 +15,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,13 +31,16 @@ from neural_env import checkpoint as checkpoints
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
 from neural_env.checkpoint import Checkpoint
+from neural_env.data.corpus import material_of
 from neural_env.data.episode import Split
 from neural_env.data.policies import Policy, StickyRandom
+from neural_env.data.shards import write_whole
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.agent import played
 from neural_env.evaluation.dream import play_dreams
 from neural_env.evaluation.transfer_report import film, markdown, plot_curves, real_curve
 from neural_env.evaluation.world import seeds_of
+from neural_env.game import GameConfig
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.world.parameters import all_arrays, fingerprint
@@ -59,7 +63,7 @@ class TransferConfig:
     total_steps: int = 100_000  # dreamed by each agent
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...
-    init_from: Path | None = None  # an agent that all of them begin as
+    init_from: Path | None = None  # what all begin as; or a folder of seed-0, seed-1, ...: each as its own
     max_minutes: float | None = None  # of training, all agents together; run again to go on
     snapshots: int = 10  # points of each learning curve
     validation_games: int = 20  # real games of validation seeds for each point
@@ -95,12 +99,18 @@ class TransferConfig:
             total_steps=self.total_steps,
             preset=self.preset,
             seed=seed,
-            init_from=self.init_from,
+            init_from=self._beginning(seed),
             max_minutes=minutes,
             snapshots=self.snapshots,
             validation_games=self.validation_games,
             max_episode_steps=self.max_episode_steps,
         )
+
+    def _beginning(self, seed: int) -> Path | None:
+        if self.init_from is None:
+            return None
+        own = self.init_from / f"seed-{seed}"
+        return own if own.is_dir() else self.init_from
 
 
 def transfer(config: TransferConfig) -> Scores:
@@ -108,7 +118,8 @@ def transfer(config: TransferConfig) -> Scores:
 
     Raises:
         CheckpointError, ShardError: an unusable world, agent or dataset.
-        ValueError: the world is of another scenario, or `out` holds agents of other settings.
+        ValueError: the world is of another scenario, an agent to compare with of another game, nothing says how many
+            frames agents are to learn from in the real game, or `out` holds agents of other settings.
         ImportError: rlax isn't installed.
         NonFiniteLoss: a training diverged.
     """
@@ -116,8 +127,9 @@ def transfer(config: TransferConfig) -> Scores:
     if config.scenario not in (None, world.game.scenario):
         raise ValueError(f"{config.checkpoint} dreams {world.game.scenario!r}, not {config.scenario!r}: give its own")
     config = replace(config, dreams=config.dreams.suited(world.world))
-    agents = _trained(config)
     frames = config.real_frames or real_frames(world)
+    _check_baselines(config, world.game, frames)
+    agents = _trained(config)
     with closing(_Judge(config, world)) as judge:
         rows = judge.random_players() | {"dream": judge.dreaming(agents)} | judge.real(_baselines(config, frames))
     report = {
@@ -125,6 +137,7 @@ def transfer(config: TransferConfig) -> Scores:
         "checkpoint": config.checkpoint,
         "world": fingerprint(all_arrays(world.world)),
         "world_real_frames": frames,
+        "world_players": material_of(world.provenance).policies,
         "settings": _plain(config),
         "command": command_of(config),
         "rows": rows,
@@ -133,8 +146,8 @@ def transfer(config: TransferConfig) -> Scores:
             "real": {str(run): real_curve(run) for run in _real_runs(config) if (run / "metrics.jsonl").is_file()},
         },
     }
-    write_text(config.out / "report.json", json.dumps(report, indent=2) + "\n")
-    write_text(config.out / "report.md", markdown(report))
+    write_whole(config.out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_whole(config.out / "report.md", markdown(report).encode())
     plot_curves(report, config.out / "curves.png")
     if config.film:
         best = int(np.argmax([row["mean_return"] for row in rows["dream"]["seeds"]]))
@@ -146,10 +159,7 @@ def transfer(config: TransferConfig) -> Scores:
 
 def real_frames(world: Checkpoint) -> int | None:
     """Training frames of the real game that a world's checkpoint says it has seen; None if it doesn't."""
-    data = world.provenance.get("data")
-    parts = [data] if isinstance(data, dict) else data or []
-    counts = [part.get("frames", {}).get("train") for part in parts]
-    return sum(counts) if counts and all(counts) else None
+    return material_of(world.provenance).frames.get("train") or None
 
 
 def _trained(config: TransferConfig) -> list[Agent]:
@@ -164,13 +174,45 @@ def _trained(config: TransferConfig) -> list[Agent]:
     return [read_agent(config.training(seed).out) for seed in range(config.seeds)]
 
 
-def _real_trainings(config: TransferConfig, frames: int | None) -> dict[str, int]:
-    """The trainings in the real game that are to be made here: name and steps."""
+def _check_baselines(config: TransferConfig, game: GameConfig, frames: int | None) -> None:
+    """Raise `ValueError` if an agent to compare with plays another game than the world's, or its steps aren't known.
+
+    To be called before anything is trained: the agents of the dream take hours.
+    """
+    for run in config.real_runs:
+        _check_same_game(f"{run} holds an agent", read_agent(run).game, game, "leave it out of --real-runs")
+    for training in _real_trainings(config, game.scenario, frames).values():
+        _check_same_game("--train-real trains an agent", training.games().game, game, "leave it out")
+
+
+def _check_same_game(what: str, found: GameConfig, game: GameConfig, cure: str) -> None:
+    for setting in fields(GameConfig):
+        its, asked = getattr(found, setting.name), getattr(game, setting.name)
+        if its != asked:
+            raise ValueError(
+                f"{what} with the {setting.name.replace('_', ' ')} {its!r}, the world's is {asked!r}: {cure}"
+            )
+
+
+def _real_trainings(config: TransferConfig, scenario: str, frames: int | None) -> dict[str, AgentRun]:
+    """The trainings in the real game that are to be made here, by name."""
     if config.train_real == "none":
         return {}
     if frames is None:
         raise ValueError("the checkpoint doesn't say how many frames it was trained on: give --real-frames")
-    return {"equal": frames} | ({"tenfold": 10 * frames} if config.train_real == "tenfold" else {})
+    steps = {"equal": frames} | ({"tenfold": 10 * frames} if config.train_real == "tenfold" else {})
+    return {
+        name: AgentRun(
+            out=config.out / "real" / name,
+            scenario=scenario,
+            total_steps=count,
+            preset=config.real_preset,
+            reward="scenario",
+            repeat=config.dreams.repeat,
+            max_episode_steps=config.max_episode_steps,
+        )
+        for name, count in steps.items()
+    }
 
 
 def _baselines(config: TransferConfig, frames: int | None) -> dict[str, Path]:
@@ -180,22 +222,12 @@ def _baselines(config: TransferConfig, frames: int | None) -> dict[str, Path]:
         for times in (1, 10):
             version = None if frames is None else _version(run, times * frames)
             if version is not None:
-                found[f"{run.name}, at most {times}x the frames"] = version
-        found[f"{run.name}, at its end"] = run
-    for name, steps in _real_trainings(config, frames).items():
-        out = config.out / "real" / name
-        train_agent(
-            AgentRun(
-                out=out,
-                scenario=checkpoints.read_game(config.checkpoint).scenario,
-                total_steps=steps,
-                preset=config.real_preset,
-                reward="scenario",
-                repeat=config.dreams.repeat,
-                max_episode_steps=config.max_episode_steps,
-            )
-        )
-        found[f"trained here, {'as many' if name == 'equal' else 'ten times the'} frames"] = out
+                found[f"{run}, at most {times}x the frames"] = version
+        found[f"{run}, at its end"] = run
+    scenario = checkpoints.read_game(config.checkpoint).scenario
+    for name, training in _real_trainings(config, scenario, frames).items():
+        train_agent(training)
+        found[f"trained here, {'as many' if name == 'equal' else 'ten times the'} frames"] = training.out
     return found
 
 
@@ -216,12 +248,19 @@ class _Judge:
     def __init__(self, config: TransferConfig, world: Checkpoint) -> None:
         self._config = config
         self._world = world
-        self._env = RealDoom(world.game.scenario, world.game.resolution, world.game.frame_skip)
+        self._envs: dict[bool, RealDoom] = {}  # with the map and without it
         self._seeds = seeds_of(config.judged_by, config.episodes)
 
     def close(self) -> None:
-        """End the game."""
-        self._env.close()
+        """End the games."""
+        for env in self._envs.values():
+            env.close()
+
+    def _env(self, automap: bool) -> RealDoom:
+        if automap not in self._envs:
+            game = self._world.game
+            self._envs[automap] = RealDoom(game.scenario, game.resolution, game.frame_skip, automap=automap)
+        return self._envs[automap]
 
     def random_players(self) -> Scores:
         """Uniform and sticky random actions; the uniform ones in the dream too."""
@@ -265,7 +304,9 @@ class _Judge:
         key = [who, self._seeds[0], self._seeds[-1], len(self._seeds), self._config.max_episode_steps]
 
         def measure() -> list[float]:
-            returns, _ = played(self._env, player(), self._seeds, self._config.max_episode_steps)
+            policy = player()
+            env = self._env("automap" in policy.sees)
+            returns, _ = played(env, policy, self._seeds, self._config.max_episode_steps)
             return [float(value) for value in returns]
 
         return list(self._cached(f"{name}-{self._config.judged_by}", key, measure))
@@ -295,7 +336,8 @@ class _Judge:
         if path.is_file() and (found := json.loads(path.read_text()))["key"] == key:
             return found["value"]
         value = measure()
-        write_text(path, json.dumps({"key": key, "value": value}) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps({"key": key, "value": value}) + "\n").encode())
         return value
 
     def _summary(self, returns: list[list[float]]) -> Scores:
@@ -347,22 +389,21 @@ def _plain(config: TransferConfig) -> Scores:
 
 def command_of(config: TransferConfig) -> str:
     """The command line that measures the same again: what differs from the defaults."""
-    words = ["neural-env transfer", f"--out {config.out}"]
-    given, usual = asdict(config), asdict(TransferConfig(out=config.out))
-    given, usual = ({**values, **values.pop("dreams")} for values in (given, usual))
+    words = ["neural-env transfer", f"--out {shlex.quote(str(config.out))}"]
+    given, usual = (_flat(each) for each in (config, TransferConfig(out=config.out)))
     for name, value in given.items():
-        if value != usual[name] and name != "max_minutes":
-            flag = f"--{name.replace('_', '-')}"
+        if value != usual[name] and name not in ("max_minutes", "out"):
+            flag = name.replace("_", "-")
             if isinstance(value, bool):
-                words.append(flag if value else f"--no-{name.replace('_', '-')}")
+                words.append(f"--{flag}" if value else f"--no-{flag}")
             else:
-                words.append(f"{flag} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+                values = value if isinstance(value, tuple) else (value,)
+                words.append(" ".join([f"--{flag}", *(shlex.quote(str(one)) for one in values)]))
     return " ".join(words)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all; its folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+def _flat(config: TransferConfig) -> Scores:
+    """The settings by name, those of the dreams among them, as the command line has them."""
+    values = asdict(config)
+    dreams = values.pop("dreams")
+    return {**values, **dreams}

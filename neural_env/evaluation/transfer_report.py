@@ -64,7 +64,12 @@ def _or_dash(value: float | None, how: str) -> str:
 
 def _notes(report: Scores) -> list[str]:
     row = report["rows"]["dream"]
-    notes = ["The score is the scenario's own reward. `real frames` of a dream-trained agent are those of its world."]
+    notes = [
+        "The score is the scenario's own reward. `real frames` of a dream-trained agent are those of its world's data; "
+        "what those who played them had learned from before isn't counted."
+    ]
+    if report["world_players"]:
+        notes.append(f"The players of these data: {'; '.join(report['world_players'])}.")
     if row["flattery"] is not None:
         notes.append(f"In its dream the agent scores {row['flattery']:.2f} times what it scores in the game.")
     if any(seed["steps"] < report["settings"]["total_steps"] for seed in row["seeds"]):
@@ -106,7 +111,7 @@ def plot_curves(report: Scores, picture: Path) -> None:
             label = "in the dream only (validation seeds)" if i == 0 else None
             by_minutes.plot(*np.transpose(scored), color="tab:blue", marker="o", markersize=3, label=label)
     for i, (name, points) in enumerate(report["curves"]["real"].items()):
-        returns, label = [point["return"] for point in points], f"in the real game: {Path(name).name}"
+        returns, label = [point["return"] for point in points], f"in the real game: {name}"
         for axes, along in ((by_minutes, "minutes"), (by_frames, "frames")):
             axes.plot([point[along] for point in points], returns, color=f"C{i + 1}", label=label)
     _mark_dream(report, by_frames)

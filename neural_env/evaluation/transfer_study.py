@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from rich.console import Console
 
 from neural_env.agents.dreams import DreamsConfig
-from neural_env.evaluation.transfer import TransferConfig, transfer, write_text
+from neural_env.data.shards import write_whole
+from neural_env.evaluation.transfer import TransferConfig, transfer
 from neural_env.training.refresh import RefreshConfig, refresh, require_teachable
 
 Scores = dict[str, Any]
@@ -86,23 +88,27 @@ def _sweep(config: StudyConfig) -> None:
     for value, dreams in config.swept().items():
         out = config.out / f"{config.sweep}={value}"
         reports[value] = transfer(config.transfer(out, dreams=dreams, film=False, split=config.split or "validation"))
-    _tell(config.out, str(config.sweep), reports)
+    _tell(config.out, str(config.sweep), reports, [spent(report) for report in reports.values()])
 
 
 def _rounds(config: StudyConfig) -> None:
-    """Round 0 is the world as it is; each later one has learnt from the games of the agent before."""
+    """Round 0 is the world as it is; each later one has learnt from the games of the first agent before.
+
+    Each agent goes on as what it was: the second as the second.
+    """
     require_teachable(config.checkpoint)  # before round 0 takes its hours
     reports: dict[str, Scores] = {}
     checkpoint, data = config.checkpoint, config.old_data
     for number in range(config.rounds + 1):
         folder = config.out / f"round-{number}"
-        began = {"init_from": config.out / f"round-{number - 1}" / "agents" / "seed-0"} if number else {}
+        before = config.out / f"round-{number - 1}" / "agents"
+        began = {"init_from": before} if number else {}
         if number:
             step = RefreshConfig(
                 out=folder,
                 checkpoint=checkpoint,
                 data=data,
-                agent=began["init_from"],
+                agent=before / "seed-0",
                 episodes=config.new_episodes,
                 first_seed=1_000_000 * (number + 1),  # `world` plays from 1,000,000 on; no two rounds share one
                 denoiser_steps=config.denoiser_steps,
@@ -111,32 +117,53 @@ def _rounds(config: StudyConfig) -> None:
             )
             checkpoint, data = str(refresh(step)), (*data, step.games)
         reports[str(number)] = transfer(config.transfer(folder, checkpoint=checkpoint, **began))
-    _tell(config.out, "round", reports)
+    _tell(config.out, "round", reports, list(accumulate(map(spent, reports.values()), Spent.plus)))
 
 
-def _tell(out: Path, name: str, reports: dict[str, Scores]) -> None:
-    text = markdown(name, reports)
-    short = {value: {"rows": report["rows"], "command": report["command"]} for value, report in reports.items()}
-    write_text(out / "study.json", json.dumps(short, indent=2) + "\n")
-    write_text(out / "study.md", text)
+class Spent(NamedTuple):
+    """What an agent has cost, the mean of those of a row."""
+
+    steps: float  # dreamed
+    minutes: float
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.steps + other.steps, self.minutes + other.minutes)
+
+
+def spent(report: Scores) -> Spent:
+    """By the trainings of one transfer; what their agents began as isn't counted."""
+    row = report["rows"]["dream"]
+    return Spent(sum(seed["steps"] for seed in row["seeds"]) / len(row["seeds"]), row["minutes"])
+
+
+def _tell(out: Path, name: str, reports: dict[str, Scores], costs: list[Spent]) -> None:
+    text = markdown(name, reports, costs)
+    short = {
+        value: {"rows": report["rows"], "command": report["command"], **cost._asdict()}
+        for (value, report), cost in zip(reports.items(), costs, strict=True)
+    }
+    write_whole(out / "study.json", (json.dumps(short, indent=2) + "\n").encode())
+    write_whole(out / "study.md", text.encode())
     Console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-def markdown(name: str, reports: dict[str, Scores]) -> str:
-    """A row a value."""
-    lines = [
-        f"| {name} | real score | 95 % of the mean | in the dream | dream / real | real frames | minutes an agent |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for value, report in reports.items():
+def markdown(name: str, reports: dict[str, Scores], costs: list[Spent]) -> str:
+    """A row a value; `costs` are what an agent of each has cost from its very beginning."""
+    columns = (
+        *(name, "real score", "95 % of the mean", "in the dream", "dream / real", "real frames"),
+        *("dreamed steps an agent", "minutes an agent"),
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for (value, report), cost in zip(reports.items(), costs, strict=True):
         row = report["rows"]["dream"]
         low, high = row["confidence_95"]
         flattery = "-" if row["flattery"] is None else f"{row['flattery']:.2f}"
         frames = "-" if row["real_frames"] is None else f"{row['real_frames']:,d}"
-        dreamed, minutes = row["dream"]["mean_return"], row["minutes"]
+        dreamed = row["dream"]["mean_return"]
         lines.append(
             f"| {value} | {row['mean_return']:.1f} | {low:.1f} to {high:.1f} | {dreamed:.1f} | {flattery} | {frames} "
-            f"| {minutes:.1f} |"
+            f"| {cost.steps:,.0f} | {cost.minutes:.1f} |"
         )
     settings = next(iter(reports.values()))["settings"]
     seeds = f"{settings['seeds']} agent(s) each, {settings['episodes']} real games of {settings['split']} seeds each."

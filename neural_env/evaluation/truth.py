@@ -2,7 +2,8 @@
 
 The agent plays the dream while the real game takes the same actions beside it, as in `wrappers.ShadowMode`. A row says
 what was true in it: the frames, by bringing the dream back to real ones every so many steps; the rewards; the
-terminations. The row at which the score comes near the real one names the piece that is wrong.
+terminations. The row at which the score comes near the real one names the piece that is wrong. All of them count from
+the moment at which the dream begins, after a context of no-ops.
 
 * An agent that scores far more in the dream, and no more with true terminations: it isn't told of its death.
 * One that scores little with true rewards and terminations, and more the oftener frames are true: the pictures drift.
@@ -26,7 +27,6 @@ from rich.table import Table
 from neural_env.agents.eyes import codes
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
 from neural_env.data.episode import Split
-from neural_env.data.play import play
 from neural_env.envs.core import Carry
 from neural_env.envs.dials import Dials
 from neural_env.envs.dream import Beginning, Dream, Scene
@@ -84,8 +84,8 @@ def evaluate_truth(config: TruthConfig) -> Scores:
     with closing(RealPast(dream.game)) as past:
         rows = [row for sync in config.sync for row in _rows(sync, _courses(config, agent, dream, past, sync, seeds))]
         player = AgentPolicy(agent)
-        real = [play(past.real, player, seed=seed, max_steps=config.max_episode_steps) for seed in seeds]
-    rows.append(_row("always", "true", "true", [float(episode.rewards.sum()) for episode in real]))
+        real = [_real_return(config, player, past, dream.context_length, seed) for seed in track(seeds, "real game")]
+    rows.append(_row("always", "true", "true", real))
     scores = {"agent": str(config.agent), "checkpoint": config.checkpoint, "seeds": [seeds[0], seeds[-1]], "rows": rows}
     Console().print(table(scores))
     if config.json is not None:
@@ -140,6 +140,19 @@ def _course(
         if dreamed_end is not None and real_end is not None:
             break
     return Course(np.array(dreamed), np.array(real), dreamed_end, real_end)
+
+
+def _real_return(config: TruthConfig, policy: AgentPolicy, past: RealPast, context: int, seed: int) -> float:
+    """What the agent gets in the real game alone, from the moment at which a dream of the same seed begins."""
+    policy.reset(np.random.default_rng([seed, 1]))
+    past.warm_up(seed, context)
+    total = 0.0
+    for _ in range(config.max_episode_steps):
+        _, reward, terminated, truncated, _ = past.step(policy.act(past.frame, np.empty(0)))
+        total += reward
+        if terminated or truncated:
+            break
+    return total
 
 
 def _placed(dream: Dream, scene: Scene, key: np.ndarray) -> Carry:

@@ -215,7 +215,7 @@ class Forced:
     windows: Windows
     outcomes: Imagined
     shown: Windows  # those of which there are pictures
-    frames: np.ndarray  # [k, H, W, 3] uint8, dreamed
+    frames: np.ndarray  # [k, H, W, 3] uint8, dreamed from the noise that `shuffled` is dreamed from
     reconstructed: np.ndarray  # [k, H, W, 3] the true next frame through the auto-encoder: the ceiling
     shuffled: np.ndarray  # [k, H, W, 3] dreamed with the action taken in another window, the past left as it is
     swapped: np.ndarray  # [k] bool: where that action is another one
@@ -231,12 +231,14 @@ def force(dreamer: Dreamer, windows: Windows, pictures: int | None = None) -> Fo
     outcomes = dreamer.imagine(latents, windows.past, windows.actions, "teacher-forced")
     shuffled = shown.actions.copy()
     shuffled[:, -1] = np.random.default_rng(0).permutation(shown.actions[:, -1])
+    # The true actions anew, in the rows in which the others are imagined: noise follows from the row.
+    those = dreamer.imagine(latents, shown.past, shown.actions, "true actions")
     others = dreamer.imagine(latents, shown.past, shuffled, "shuffled actions")
     return Forced(
         windows,
         outcomes,
         shown,
-        frames=dreamer.decode(outcomes.latents[rows]),
+        frames=dreamer.decode(those.latents),
         reconstructed=dreamer.decode(latents[shown.last + 1]),
         shuffled=dreamer.decode(others.latents),
         swapped=shown.actions[:, -1] != shuffled[:, -1],
@@ -312,7 +314,7 @@ def roll(dreamer: Dreamer, episodes: Sequence[Episode], horizon: int = 64, rollo
     n = dreamer.context
     places = [(e, t) for e, episode in enumerate(episodes) for t in range(n, len(episode) - horizon + 1)]
     if not places:
-        raise ValueError(f"no episode has {n + horizon} steps: play more episodes, or shorten the horizon")
+        raise ValueError(f"no episode has the {n + horizon} steps of a context and a roll-out: play longer episodes")
     chosen = [places[i] for i in np.linspace(0, len(places) - 1, rollouts).astype(int)]
     past = np.stack([episodes[e].frames[t - n : t] for e, t in chosen])
     actions = np.stack([episodes[e].actions[t - n : t - 1 + horizon] for e, t in chosen])

@@ -12,6 +12,10 @@ from importlib.util import find_spec
 RUNTIMES = ("auto", "xla", "openvino")
 
 
+class Untranslatable(NotImplementedError):
+    """The function uses an operation that has no translation for OpenVINO; XLA runs it."""
+
+
 def chosen(runtime: str, platform: str) -> str:
     """The runtime that is meant: "auto" is OpenVINO on a CPU if it is installed, else XLA.
 
@@ -29,7 +33,7 @@ def chosen(runtime: str, platform: str) -> str:
             raise ValueError(f"$NEURAL_ENV_RUNTIME must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
     if runtime == "xla":
         return "xla"
-    there = find_spec("openvino") is not None and find_spec("flatbuffers") is not None
+    there = _openvino_is_installed()
     if runtime == "auto":
         return "openvino" if there and platform == "cpu" else "xla"
     if platform != "cpu":
@@ -37,6 +41,15 @@ def chosen(runtime: str, platform: str) -> str:
     if not there:
         raise ImportError('runtime "openvino" needs OpenVINO: pip install "neural-env[cpu]", or choose "xla"')
     return "openvino"
+
+
+def available(platform: str) -> tuple[str, ...]:
+    """The runtimes that run on a device of that platform here, XLA first."""
+    return ("xla", "openvino") if platform == "cpu" and _openvino_is_installed() else ("xla",)
+
+
+def _openvino_is_installed() -> bool:
+    return find_spec("openvino") is not None and find_spec("flatbuffers") is not None
 
 
 def usable_cores() -> int:

@@ -25,12 +25,10 @@ import openvino as ov
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from openvino import opset13 as ops
 
+from neural_env.runtime import Untranslatable
+
 Shape: TypeAlias = tuple[int, ...]
 _NCHW = (0, 3, 1, 2)
-
-
-class Untranslatable(NotImplementedError):
-    """The function uses an operation that has no translation; XLA runs it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from neural_env.data.corpus import Corpus, game_of, thinned
+from neural_env.data.corpus import Corpus, game_of, material_of, thinned
 from neural_env.data.episode import SPLITS, Episode
 from neural_env.data.mixture import Mixture
 from neural_env.data.recorder import Recorder
@@ -78,6 +78,17 @@ def test_provenance_lists_every_dataset_with_the_frames_used(folders):
     assert [part["manifest_hash"] for part in bounded.provenance()] == hashes
     assert whole.provenance()[1]["frames"] == {"train": 60, "validation": 0, "test": 0}
     assert bounded.provenance()[1]["frames"] == {"train": 20, "validation": 0, "test": 0}
+
+
+def test_a_worlds_provenance_is_summed_over_its_datasets(folders):
+    listed = Corpus.open(folders).provenance()
+    found = material_of({"data": listed})
+    assert found.frames["train"] == sum(part["frames"]["train"] for part in listed) > 60
+    assert found.policies == ("p",) and found.hashes == tuple(part["manifest_hash"] for part in listed)
+    assert material_of({"data": listed[0]}).frames == listed[0]["frames"]  # as the first worlds have it
+    untold = material_of({"data": [listed[0], {"policy": "q"}]})
+    assert untold.frames == {} and untold.policies == ("p", "q")
+    assert material_of({}).frames == {}
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from neural_env.checkpoint import load, save
 from neural_env.envs import gymnax
 from neural_env.envs.dials import Dials
 from neural_env.envs.neural_doom import NeuralDoom
@@ -115,6 +118,14 @@ def test_latents_are_seen_without_decoding(tiny_world_folder, monkeypatch):
     assert first.shape == seen.shape == env.observation_space(params).shape == (15, 20, 4)
     assert params.max_steps_in_episode == 525 and (env.get_obs(state, params) == first).all()
     assert env.observation_space(params).contains(env.observation_space(params).sample(jax.random.key(0)))
+
+
+def test_a_world_is_run_with_as_many_steps_as_suit_it_unless_told_otherwise(tiny_world_folder, tmp_path):
+    loaded = load(tiny_world_folder)
+    save(replace(loaded, model=replace(loaded.model, num_steps=2)), tmp_path)
+    told = gymnax.make(str(tmp_path), observation="latent", dials=Dials(temperature=0.5))[1].dials
+    untold = gymnax.make(str(tmp_path), observation="latent")[1].dials
+    assert (untold.num_steps, untold.temperature) == (2, 1) and (told.num_steps, told.temperature) == (1, 0.5)
 
 
 def test_what_cannot_be_seen_or_timed_is_refused(tiny_world_folder):

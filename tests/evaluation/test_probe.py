@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neural_env.evaluation.classifier import clips_of, two_sample_accuracy
-from neural_env.evaluation.probe import held_out
+from neural_env.evaluation.probe import folds_of, held_out
 
 CLIPS, FRAMES = 48, 4
 
@@ -34,6 +34,16 @@ def test_a_clip_is_judged_by_a_network_that_saw_nothing_of_its_episode():
     labels = (np.random.default_rng(1).permutation(12) % 2)[GROUPS].astype(np.int32)
     judged = held_out(lambda rows: frames[rows], labels, GROUPS, np.ones(CLIPS, bool), 2, 60, "test")
     assert np.mean(judged == labels) < 0.85
+
+
+@pytest.mark.parametrize("episodes", [8, 12, 50])
+@pytest.mark.parametrize("players", [2, 3])
+def test_no_fold_is_of_one_player_where_players_take_turns(episodes, players):
+    groups = np.arange(episodes).repeat(3) + 5
+    folds = folds_of(groups)
+    assert all(len(set(folds[groups == group])) == 1 for group in groups)
+    assert np.bincount(folds[::3]).tolist() == [episodes // 2] * 2
+    assert all(len(set(np.arange(episodes)[folds[::3] == fold] % players)) == players for fold in (0, 1))
 
 
 def test_one_episode_is_not_enough():

@@ -10,13 +10,13 @@ import pytest
 from neural_env.evaluation import stability
 from neural_env.evaluation.bars import bars_of
 from neural_env.evaluation.bootstrap import exact
-from neural_env.evaluation.card import CardConfig, card
+from neural_env.evaluation.card import CardConfig, _data, card
 from neural_env.evaluation.compare import differences, require_same_game
 from neural_env.evaluation.controllability import inverse_rows, swap_rows
 from neural_env.evaluation.rows import Row
 from neural_env.evaluation.run import EvaluateConfig, report_of, write_report
 from neural_env.evaluation.speed import LOST, step_rows
-from neural_env.evaluation.study import Budget, study
+from neural_env.evaluation.study import Budget, horizon_of, study
 from neural_env.evaluation.world import Dials, Dreamer, force, roll, windows_of
 
 SMALL = Budget(
@@ -150,6 +150,29 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
     assert len(pictures) == 6 and all((path.parent / picture).is_file() for picture in pictures)
+
+
+def test_roll_outs_are_as_long_as_the_episodes_allow(law_episodes, law):
+    episodes = sorted(law_episodes, key=len)[:3]
+    longest = len(episodes[-1])
+    assert horizon_of(episodes, 4, SMALL) == min(64, longest - 4)
+    long = replace(SMALL, horizon=1000)
+    found = roll(Dreamer(law("oracle").world, Dials()), episodes, horizon_of(episodes, 4, long), rollouts=2)
+    assert found.real.shape[1] == longest - 4
+
+
+def test_a_card_tells_of_all_the_data_of_its_world():
+    report = {
+        "provenance": {
+            "data": [
+                {"manifest_hash": "aa", "policy": "luck", "frames": {"train": 80, "test": 9}},
+                {"manifest_hash": "bb", "policy": "ppo", "frames": {"train": 20, "test": 1}},
+            ]
+        }
+    }
+    lines = _data(report).splitlines()
+    assert "| frames | 100 train, 10 test |" in lines and "| players | luck; ppo |" in lines
+    assert [line for line in lines if "sha256" in line] == [f"| manifest, sha256 | `{name}` |" for name in ("aa", "bb")]
 
 
 class Sources(HTMLParser):

@@ -1,16 +1,33 @@
 """From a dream to the real game and back, as small as it gets."""
 
 import json
+import shlex
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
-from neural_env.agents.player import read_agent
+from neural_env.agents.dreams import DreamsConfig
+from neural_env.agents.player import Agent, new_policy, read_agent, save_agent
+from neural_env.agents.ppo import preset_named
 from neural_env.checkpoint import load
 from neural_env.cli import main
-from neural_env.evaluation.transfer import interval, real_frames
+from neural_env.evaluation import transfer_study
+from neural_env.evaluation.transfer import (
+    TransferConfig,
+    _baselines,
+    _check_baselines,
+    _Judge,
+    command_of,
+    interval,
+    real_frames,
+    transfer,
+)
 from neural_env.evaluation.transfer_study import StudyConfig, study
-from neural_env.evaluation.truth import Course, TruthConfig, _score
+from neural_env.evaluation.truth import Course, TruthConfig, _real_return, _score
 from neural_env.training.refresh import RefreshConfig, refresh
 
 TINY = [
@@ -50,6 +67,7 @@ def test_the_report_has_a_row_for_every_player(transferred):
 def test_the_report_can_be_read_and_seen(transferred):
     text = (transferred / "report.md").read_text()
     assert "**PPO, in the dream only**" in text and text.count("\n| ") == 5  # the heading and four players
+    assert "learned from before isn't counted" in text
     assert "--train-real equal" in text and "--horizon 6" in text and "neural-env transfer" in text
     assert (transferred / "curves.png").read_bytes()[1:4] == b"PNG"
     assert (transferred / "film.mp4").stat().st_size > 1000
@@ -71,8 +89,70 @@ def test_an_existing_training_in_the_real_game_is_compared_with(transferred, mor
     given = ["--real-frames", "16", "--no-film", "--real-runs", str(transferred / "real" / "equal")]
     assert main(["transfer", "--out", str(transferred), "--checkpoint", str(mortal_world_folder), *TINY, *given]) == 0
     rows = report_of(transferred)["rows"]
-    assert rows["real game: equal, at most 1x the frames"]["real_frames"] == 16
-    assert "real game: equal, at its end" in rows
+    run = transferred / "real" / "equal"
+    assert rows[f"real game: {run}, at most 1x the frames"]["real_frames"] == 16
+    assert f"real game: {run}, at its end" in rows
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Fails where a training begins."""
+
+    def refuse(*_, **__):
+        raise AssertionError("what can't be compared with is refused before anything is trained")
+
+    monkeypatch.setattr("neural_env.evaluation.transfer.train_dream_agent", refuse)
+    monkeypatch.setattr("neural_env.evaluation.transfer.train_agent", refuse)
+
+
+def player_of(folder, game, **config):
+    policy = new_policy(replace(preset_named("tiny").policy, **config), game)
+    save_agent(Agent(policy, game, {"steps": 16}), folder)
+    return folder
+
+
+def test_baselines_of_another_game_are_refused_before_anything_is_trained(
+    untrained, tmp_path, mortal_world_folder, game, make_world
+):
+    given = {"out": tmp_path / "out", "checkpoint": str(mortal_world_folder)}
+    fast = player_of(tmp_path / "fast", replace(game, frame_skip=1))
+    with pytest.raises(ValueError, match=r"fast holds an agent with the frame skip 1, the world's is 4: leave it out"):
+        transfer(TransferConfig(**given, real_runs=(fast,)))
+    large = replace(load(mortal_world_folder), game=replace(game, resolution=(240, 320)))
+    with pytest.raises(ValueError, match=r"--train-real trains an agent with the resolution \(120, 160\), the world's"):
+        _check_baselines(TransferConfig(**given, train_real="equal"), large.game, 16)
+    with pytest.raises(ValueError, match="give --real-frames"):
+        transfer(TransferConfig(**given, train_real="equal"))
+
+
+def test_runs_of_one_name_are_told_apart_and_a_map_is_shown_to_who_knows_it(tmp_path, mortal_world_folder, game):
+    plain = player_of(tmp_path / "a" / "run", game)
+    mapped = player_of(tmp_path / "b" / "run", game, automap=True)
+    config = TransferConfig(
+        out=tmp_path / "out",
+        checkpoint=str(mortal_world_folder),
+        real_runs=(plain, mapped),
+        episodes=1,
+        max_episode_steps=2,
+    )
+    with closing(_Judge(config, load(mortal_world_folder))) as judge:
+        rows = judge.real(_baselines(config, None))
+    assert rows.keys() == {f"real game: {run}, at its end" for run in (plain, mapped)}
+    assert all(row["games"] == 1 for row in rows.values())
+
+
+def test_the_recorded_command_asks_for_the_same_again(tmp_path):
+    config = StudyConfig(
+        out=tmp_path / "with a space",
+        dreams=DreamsConfig(temperature=1.15, horizon=6, termination="threshold"),
+        real_runs=(Path("out/one"), Path("out/two runs")),
+        seeds=2,
+        split="validation",
+        film=False,
+    )
+    words = shlex.split(command_of(config.transfer(config.out)))
+    assert words[:2] == ["neural-env", "transfer"]
+    assert tyro.cli(StudyConfig, args=words[2:], config=(tyro.conf.OmitArgPrefixes,)) == config
 
 
 def test_another_scenario_than_the_worlds_is_refused(tmp_path, mortal_world_folder, capsys):
@@ -114,6 +194,47 @@ def test_the_values_of_a_sweep_are_read_as_what_the_setting_is(tmp_path):
     assert read == {"num_steps": [1, 4], "temperature": [1.0], "termination": ["never"]}
 
 
+def test_each_agent_goes_on_as_what_it_was(tmp_path):
+    before = tmp_path / "agents"
+    (before / "seed-0").mkdir(parents=True)
+    (before / "seed-1").mkdir()
+    config = TransferConfig(out=tmp_path / "out", init_from=before)
+    assert [config.training(seed).init_from for seed in (0, 1)] == [before / "seed-0", before / "seed-1"]
+    one = replace(config, init_from=before / "seed-1")
+    assert [one.training(seed).init_from for seed in (0, 1)] == [before / "seed-1"] * 2
+
+
+def test_rounds_tell_what_agents_cost_since_the_first(tmp_path, monkeypatch):
+    asked = []
+
+    def transferred(config):
+        asked.append(config)
+        row = {
+            "mean_return": 9.0,
+            "confidence_95": [8.0, 10.0],
+            "flattery": None,
+            "real_frames": None,
+            "dream": {"mean_return": 5.0},
+            "seeds": [{"steps": 1000}, {"steps": 3000}],
+            "minutes": 1.5,
+        }
+        return {"rows": {"dream": row}, "command": "", "settings": {"seeds": 2, "episodes": 1, "split": "test"}}
+
+    monkeypatch.setattr(transfer_study, "transfer", transferred)
+    monkeypatch.setattr(transfer_study, "refresh", lambda step: asked.append(step) or step.out / "world")
+    transfer_study.study(StudyConfig(out=tmp_path, rounds=2, old_data=(tmp_path,)))
+    lines = [line.split(" | ") for line in (tmp_path / "study.md").read_text().splitlines() if line[2:3].isdigit()]
+    assert [(line[-2], line[-1].rstrip(" |")) for line in lines] == [
+        ("2,000", "1.5"),
+        ("4,000", "3.0"),
+        ("6,000", "4.5"),
+    ]
+    first, refreshed, second, *_ = asked
+    assert first.init_from is None and second.init_from == tmp_path / "round-0" / "agents"
+    assert refreshed.agent == tmp_path / "round-0" / "agents" / "seed-0"
+    assert [row["steps"] for row in json.loads((tmp_path / "study.json").read_text()).values()] == [2000, 4000, 6000]
+
+
 def test_studies_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="have no setting 'fear'; there are observe, num_steps"):
         StudyConfig(out=tmp_path, sweep="fear", values=("1",))
@@ -147,6 +268,31 @@ def test_truths_are_swapped_one_by_one():
     found = [_score(course, rewards, ends) for rewards in ("dreamed", "true") for ends in ("dreamed", "true")]
     assert found == [12, 8, 6, 6]
     assert _score(course._replace(dreamed_end=None), "dreamed", "dreamed") == 16  # until time ran out
+
+
+def test_the_real_row_begins_where_dreams_do(tmp_path):
+    class Past:
+        frame, left, warmed = "last of the context", 3, None
+
+        def warm_up(self, seed, length):
+            self.warmed = seed, length
+
+        def step(self, action):
+            assert self.warmed == (7, 4) and action == 2
+            self.frame, self.left = "next", self.left - 1
+            return self.frame, 4.0, self.left == 0, False, {}
+
+    class Player:
+        def reset(self, rng):
+            self.seen = []
+
+        def act(self, frame, variables):
+            self.seen.append(frame)
+            return 2
+
+    player = Player()
+    assert _real_return(TruthConfig(agent=tmp_path), player, Past(), 4, 7) == 12
+    assert player.seen == ["last of the context", "next", "next"]
 
 
 def test_the_command_line_finds_where_a_dream_fails(transferred, mortal_world_folder, tmp_path):

@@ -145,6 +145,16 @@ def test_fewer_pictures_are_of_windows_spread_evenly_and_outcomes_of_all(oracle,
     assert set(forced.shown.episode) == {0, 1, 3} and (forced.frames == forced.shown.after).all()
 
 
+def test_true_and_other_actions_meet_the_same_noise(episodes):
+    class Noisy(Blind):
+        def imagine(self, key, context, actions, **dials):
+            return super().imagine(key, context, actions) + 40 * jax.random.normal(key, context[:, -1].shape)
+
+    windows = windows_of(episodes, CONTEXT)
+    forced = force(Dreamer(Noisy(episodes), Dials()), windows, pictures=10)
+    assert forced.swapped.any() and (forced.frames == forced.shuffled).all()  # it is blind: nothing else could differ
+
+
 def test_a_world_that_is_always_right_has_perfect_scores(oracle, episodes):
     scores = teacher_forced(oracle, windows_of(episodes, CONTEXT), Dials())
     assert scores["psnr"] == scores["autoencoder_psnr"] == scores["true_where_swapped_psnr"] == 60
@@ -205,7 +215,7 @@ def test_the_baseline_holds_the_last_real_frame(oracle, episodes):
 
 def test_the_longest_horizon_that_an_episode_allows_is_allowed_and_no_longer(oracle, episodes):
     autoregressive(oracle, episodes[:1], Dials(), horizon=26, rollouts=1)
-    with pytest.raises(ValueError, match="no episode has 31 steps: play more episodes, or shorten the horizon"):
+    with pytest.raises(ValueError, match="no episode has the 31 steps of a context and a roll-out: play longer"):
         autoregressive(oracle, episodes[:1], Dials(), horizon=27, rollouts=1)
 
 

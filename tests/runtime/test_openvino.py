@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("openvino")
 pytest.importorskip("flatbuffers")
 
-from neural_env.runtime import cache
+from neural_env.runtime import Untranslatable, cache
 
 ID = "neural_env:NeuralDoom-v0"
 ACTIONS = [1, 2, 0, 1, 1, 2]
@@ -245,3 +245,30 @@ def test_another_world_has_other_programs(make, save_world, make_world, tmp_path
         env.reset(seed=0)
         snapshot_frames.append(env.step(1)[0])
     assert not np.array_equal(*snapshot_frames)
+
+
+@pytest.fixture
+def untranslatable(monkeypatch, tmp_path):
+    """No function of the world has a translation."""
+
+    def refuse(*_):
+        raise Untranslatable("there is no translation of 'sort'")
+
+    monkeypatch.setattr("neural_env.runtime.openvino._built", refuse)
+    monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path))
+    monkeypatch.delenv("NEURAL_ENV_RUNTIME")
+
+
+def test_a_world_without_a_translation_is_run_by_xla_unless_openvino_is_asked_for(untranslatable, make, make_many):
+    for found, expected in zip(played(make("auto")), played(make("xla")), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    branched = make("auto")
+    branched.reset(seed=0)
+    assert branched.unwrapped.branch(branched.unwrapped.get_state(), [0, 1]).frames.shape == (2, 120, 160, 3)
+    auto, xla = make_many(runtime="auto"), make_many(runtime="xla")
+    for envs in (auto, xla):
+        envs.reset(seed=1)
+    steps = [envs.step(np.array([0, 1, 2])) for envs in (auto, xla)]
+    assert np.abs(steps[0][0].astype(int) - steps[1][0]).max() <= 1  # rows one by one, and rows together
+    with pytest.raises(Untranslatable, match="no translation of 'sort'"):
+        make("openvino").reset(seed=0)

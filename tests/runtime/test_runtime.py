@@ -5,7 +5,7 @@ import gymnasium as gym
 import pytest
 
 import neural_env.runtime
-from neural_env.runtime import chosen
+from neural_env.runtime import available, chosen
 
 
 @pytest.fixture
@@ -33,6 +33,12 @@ def test_auto_is_xla_on_a_gpu(with_openvino):
 
 def test_auto_is_xla_without_openvino(without_openvino):
     assert chosen("auto", "cpu") == "xla"
+
+
+def test_what_is_available_depends_on_device_and_package(monkeypatch, with_openvino):
+    assert available("cpu") == ("xla", "openvino") and available("gpu") == ("xla",)
+    monkeypatch.setattr(neural_env.runtime, "find_spec", lambda name: None)
+    assert available("cpu") == ("xla",)
 
 
 def test_xla_is_always_there(without_openvino):

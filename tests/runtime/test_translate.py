@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import openvino as ov
 from flax import nnx
 
-from neural_env.runtime.translate import Untranslatable, split
+from neural_env.runtime import Untranslatable
+from neural_env.runtime.translate import split
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.standard_normal((2, 5, 7, 6), np.float32)
