@@ -43,6 +43,7 @@ class Still(gym.Env):
 
 def test_steps_that_the_world_cannot_make_are_not_asked_for(tiny_world_folder, distilled_world_folder, monkeypatch):
     asked = []
+    monkeypatch.setattr(run, "runtimes", lambda: ("xla",))
     monkeypatch.setattr(run.gym, "make", lambda *_, num_steps, **__: asked.append(num_steps) or Still())
     for folder in (tiny_world_folder, distilled_world_folder):
         run.single_rows(BenchConfig(checkpoint=str(folder), seconds=0.001))
