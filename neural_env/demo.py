@@ -63,7 +63,7 @@ def demo(config: DemoConfig) -> None:
         f"{config.steps} shadow steps: {1 / shadow.seconds_per_step:.1f} frames/s, dream and real game together "
         f"(real time is {fps:.2f}), mean PSNR {np.mean(shadow.psnr):.2f} dB"
     )
-    console.print(f"film (real | dream): {film}\nPSNR by step: {plot}")
+    console.print(f"film (real | dream): {film}\nPSNR by step: {plot}", soft_wrap=True)
 
 
 def run_shadow(config: DemoConfig) -> Shadow:

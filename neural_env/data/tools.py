@@ -67,14 +67,16 @@ def info(config: InfoConfig) -> None:
         console.print(table)
     if config.sheet is not None:
         write_sheet(dataset, config.sheet)
-        console.print(f"sheet in {config.sheet}")
+        console.print(f"sheet in {config.sheet}", soft_wrap=True)
 
 
 def verify_(config: VerifyConfig) -> None:
     """Verify, and say that all is well."""
     dataset = verify(config.data, partial=config.partial)
     m = dataset.manifest
-    Console().print(f"{config.data}: {m.num_episodes} episodes in {len(m.shards)} shards, all as the manifest says")
+    Console().print(
+        f"{config.data}: {m.num_episodes} episodes in {len(m.shards)} shards, all as the manifest says", soft_wrap=True
+    )
 
 
 def export(config: ExportConfig) -> None:
@@ -85,19 +87,19 @@ def export(config: ExportConfig) -> None:
     else:
         name = dataset.scenario.replace(":", "_").replace("@", "_").replace(".", "_")
         count = export_minari(dataset, config.out, config.id or f"doom/{name}-v0")
-    Console().print(f"{count} episodes in {config.out}")
+    Console().print(f"{count} episodes in {config.out}", soft_wrap=True)
 
 
 def import_(config: ImportConfig) -> None:
     """Import, and write the card."""
     dataset = import_minari(config.source, config.out)
     write_card(config.out)
-    Console().print(f"{dataset.manifest.num_episodes} episodes in {config.out}")
+    Console().print(f"{dataset.manifest.num_episodes} episodes in {config.out}", soft_wrap=True)
 
 
 def card(config: CardConfig) -> None:
     """Write the card."""
-    Console().print(f"written: {write_card(config.data)}")
+    Console().print(f"written: {write_card(config.data)}", soft_wrap=True)
 
 
 def tables(dataset: Dataset, summary: Summary) -> list[Table]:

@@ -47,7 +47,7 @@ def card(config: CardConfig) -> Path:
         shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
     path = config.out / f"{name}.md"
     write_whole(path, card_of(report, name).encode())
-    Console().print(f"written: {path}")
+    Console().print(f"written: {path}", soft_wrap=True)
     return path
 
 

@@ -48,7 +48,7 @@ def compare(config: CompareConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     write_whole(config.out / "compare.json", (json.dumps(report, indent=1) + "\n").encode())
     write_whole(config.out / "compare.html", _page(report, title).encode())
-    Console().print(f"comparison: {config.out / 'compare.html'}")
+    Console().print(f"comparison: {config.out / 'compare.html'}", soft_wrap=True)
 
 
 def require_same_game(a: GameConfig, b: GameConfig) -> None:

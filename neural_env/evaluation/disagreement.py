@@ -64,7 +64,7 @@ def run(config: DisagreementConfig) -> None:
     console = Console()
     console.print(table(steps, title=f"{len(steps.error)} steps of {config.episodes} {config.split} episodes"))
     scatter(steps, config.out)
-    console.print(f"scatter plot: {config.out}")
+    console.print(f"scatter plot: {config.out}", soft_wrap=True)
 
 
 def play(config: DisagreementConfig) -> Steps:

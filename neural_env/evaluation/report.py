@@ -74,8 +74,10 @@ def table(scores: Scores, variable_names: tuple[str, ...], *, title: str) -> Tab
     """The scores as people read them."""
     forced = scores["teacher_forced"]
     grid = Table(title=title, title_justify="left")
-    for heading, justify in (("", "left"), ("dream", "right"), ("baseline", "right"), ("which baseline", "left")):
-        grid.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    grid.add_column("", no_wrap=True)  # a row is looked for by its name
+    grid.add_column("dream", justify="right")
+    grid.add_column("baseline", justify="right")
+    grid.add_column("which baseline")
     grid.add_row("auto-encoder PSNR, dB", f"{forced['autoencoder_psnr']:.2f}", "", "")
     grid.add_row(
         "teacher-forced PSNR, dB", f"{forced['psnr']:.2f}", f"{forced['copy_last_psnr']:.2f}", "copy the last frame"

@@ -103,7 +103,7 @@ def evaluate(config: EvaluateConfig) -> None:
     for grid in tables(found, title=title_of(report)):
         console.print(grid)
     write_report(report, found, config.out)
-    console.print(f"report: {config.out / 'report.html'}, numbers: {config.out / 'report.json'}")
+    console.print(f"report: {config.out / 'report.html'}, numbers: {config.out / 'report.json'}", soft_wrap=True)
     if config.pictures is not None:
         config.pictures.mkdir(parents=True, exist_ok=True)
         for name in (name for name in _KEPT if (config.out / f"{name}.png").is_file()):

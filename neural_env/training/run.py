@@ -187,7 +187,9 @@ def choose_sampler(run: SamplerRun) -> None:
     write_whole(folder / "stage.json", (json.dumps(written, indent=2) + "\n").encode())
     for score in scores:
         Console().print("  ".join(f"{name} {value:.4g}" for name, value in score._asdict().items()))
-    Console().print(f"sampler: {run.sampler.num_steps} steps, the last at {scores[0].sigma_last}, see {folder}")
+    Console().print(
+        f"sampler: {run.sampler.num_steps} steps, the last at {scores[0].sigma_last}, see {folder}", soft_wrap=True
+    )
 
 
 def train_decoder(run: DecoderRun) -> None:
@@ -250,7 +252,7 @@ def bundle(config: BundleRun) -> None:
     }
     starts = _starting_contexts(latents, world.context, config.starts)
     save(Checkpoint(world, model, game, starts, provenance, {}), config.out)
-    Console().print(f"bundled {config.out}")
+    Console().print(f"bundled {config.out}", soft_wrap=True)
 
 
 def _with_denoiser(
@@ -395,7 +397,9 @@ def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, 
     }
     write_whole(folder / "stage.json", (json.dumps(record, indent=2) + "\n").encode())
     done = "finished" if finished(state, run.loop) else "stopped early; run again to go on"
-    Console().print(f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}")
+    Console().print(
+        f"{stage.name}: {done} at step {record['steps']} of {record['of_steps']}, see {folder}", soft_wrap=True
+    )
 
 
 def _corpus(run: TrainConfig) -> Corpus:
