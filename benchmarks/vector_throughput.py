@@ -56,8 +56,8 @@ def main(config: ThroughputConfig) -> None:
 
 def compare(config: ThroughputConfig) -> None:
     """Prints what the user sees by XLA: 16 dreams of `make_vec`, and a single environment stepped 16 times in turn."""
-    single = gym.make(ID, checkpoint=config.checkpoint, termination="never", runtime="xla")
-    many = gym.make_vec(ID, num_envs=16, checkpoint=config.checkpoint, termination="never", runtime="xla")
+    single = gym.make(ID, checkpoint=config.checkpoint, num_steps=1, termination="never", runtime="xla")
+    many = gym.make_vec(ID, num_envs=16, checkpoint=config.checkpoint, num_steps=1, termination="never", runtime="xla")
     for env in (single, many):
         env.reset(seed=0)
     noops = np.zeros(16, np.int64)

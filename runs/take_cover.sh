@@ -1,17 +1,37 @@
 #!/usr/bin/env bash
-# The whole recipe of the bundled world `take_cover`: about an hour and a half on two CPU cores.
+# The whole recipe of the bundled world `take_cover`: about four hours on two CPU cores.
 # Every line goes on where it was if it is interrupted and run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-data=data/take_cover # 1000 episodes, 90k frames, 0.6 GB: seeds 0 to 999, those ending in 0 are for testing only
-run=out/take_cover
 world=${1:-neural_env/checkpoints/take_cover}
 verb=.venv/bin/neural-env
 
+# First a world of random play alone: seeds 0 to 999, 90k frames.
+data=data/take_cover
+first=out/take_cover_random
 $verb collect --scenario take_cover --episodes 1000 --workers 2 --out $data # 25 seconds
-$verb train autoencoder --data $data --out $run # 23 minutes
-$verb train denoiser --data $data --out $run    # 52 minutes
-$verb train outcome --data $data --out $run     # 3 minutes
-$verb bundle --data $data --run $run --out "$world"
-$verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --pictures docs/pictures --write
+$verb train autoencoder --data $data --out $first # 23 minutes
+$verb train denoiser --data $data --out $first    # 52 minutes
+$verb train outcome --data $data --out $first     # 3 minutes; only for a whole world to begin from
+$verb bundle --data $data --run $first --out $first/world
+
+# From it, one that has also seen a trained agent play, which dodges fireballs and lives longer.
+agent=data/take_cover_agent   # 400 episodes of runs/agents/take_cover, 107k frames
+random=data/take_cover_sticky # 400 of sticky random play, 37k frames
+ppo=data/ppo_take_cover       # all that the agent's own training recorded, 551k frames: for its many deaths
+run=out/take_cover
+$verb collect --scenario take_cover --policy runs/agents/take_cover --episodes 400 --workers 2 --out $agent
+$verb collect --scenario take_cover --episodes 400 --workers 2 --out $random
+$verb train agent --preset fast --reward scenario --scenario take_cover --total-steps 550000 \
+    --record $ppo --out out/agents/take_cover # 26 minutes
+both="--data $agent $random --out $run"
+$verb train autoencoder $both --init-from $first/world --steps 0 # as it is
+$verb train denoiser $both --init-from $first/world --steps 7500 --seed 11 --learning-rate 6e-4 --warmup 300 \
+    --uniform 0.65 --events 0.35 # 77 minutes
+$verb train outcome --data $agent $random $ppo --max-frames-per-dataset 150000 --out $run --seed 11 # 25 minutes
+$verb train sampler $both --windows 128 --sigma-lasts 0.02 0.5 1.0 1.5 2.0                          # 2 minutes
+$verb train decoder $both --steps 1000 --seed 11
+$verb bundle --data $agent $random --run $run --out "$world"
+$verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --policies sticky_random runs/agents/take_cover \
+    --pictures docs/pictures --write

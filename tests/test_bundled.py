@@ -35,13 +35,13 @@ def test_there_is_a_bundled_world():
 def test_a_bundled_world_says_where_it_comes_from(world):
     assert world.scores["command"].startswith("neural-env evaluate world")
     assert world.scores["split"] == "test"
-    assert len(world.provenance["data"]["manifest_hash"]) == 64
-    assert set(world.provenance["stages"]) == {"autoencoder", "denoiser", "outcome"}
+    assert all(len(part["manifest_hash"]) == 64 for part in world.provenance["data"])
+    assert set(world.provenance["stages"]) >= {"autoencoder", "denoiser", "outcome"}
 
 
 def test_bundled_weights_are_small():
     total = sum(path.stat().st_size for path in bundled.BUNDLED.rglob("*") if path.is_file())
-    assert total <= 15e6
+    assert total <= 30e6
 
 
 @pytest.mark.slow
