@@ -145,7 +145,9 @@ def test_a_distilled_world_makes_one_step(game, tmp_path):
 
 @pytest.mark.parametrize("study", ["level", "decoder"])
 def test_what_leaves_the_denoiser_be_is_asked_of_a_distilled_world(study, game, tmp_path):
-    holding(bench_of(tmp_path, study, checkpoint="mine"), game, distilled(TINY)).check()
+    bench = holding(bench_of(tmp_path, study, checkpoint="mine"), game, distilled(TINY))
+    bench.check()
+    assert bench.model == distilled(TINY)
 
 
 def test_arms_trained_from_nothing_have_the_objective_of_a_distilled_worlds_teacher(game, tmp_path):
