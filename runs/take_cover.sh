@@ -31,7 +31,7 @@ $verb train denoiser $both --init-from $first/world --steps 7500 --seed 11 --lea
     --uniform 0.65 --events 0.35 # 77 minutes
 $verb train outcome --data $agent $random $ppo --max-frames-per-dataset 150000 --out $run --seed 11 # 25 minutes
 $verb train sampler $both --windows 128 --sigma-lasts 0.02 0.5 1.0 1.5 2.0                          # 2 minutes
-$verb train decoder $both --steps 1000 --seed 11
+$verb train decoder $both --steps 1000 --seed 11 --max-minutes 6 # which made 700 of them
 $verb bundle --data $agent $random --run $run --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --policies sticky_random runs/agents/take_cover \
     --pictures docs/pictures --write

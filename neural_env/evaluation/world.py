@@ -175,12 +175,15 @@ class Dreamer:
         return np.asarray(_in_batches(self._dream, len(past), lambda rows: (past[rows], actions[rows]), what))
 
 
-def _imagine(world: WorldModel, key: jax.Array, context: jax.Array, actions: jax.Array, *, dials: Dials) -> Imagined:
+def _imagine(
+    world: WorldModel, key: jax.Array, context: jax.Array, actions: jax.Array, *, dials: Dials
+) -> tuple[jax.Array, ...]:
+    """The fields of `Imagined`, on the device."""
     latent = world.imagine(key, context, actions, num_steps=dials.num_steps, context_noise=dials.context_noise)
     outcome = world.foretell(context, actions, latent)
     p = jax.nn.sigmoid(outcome.termination_logit)
     expected = (1 - p) * outcome.reward + p * outcome.last_reward
-    return Imagined(latent, expected, p, outcome.variables)  # type: ignore[arg-type]
+    return latent, expected, p, outcome.variables
 
 
 def _dream(world: WorldModel, key: jax.Array, past: jax.Array, actions: jax.Array, *, dials: Dials) -> jax.Array:
