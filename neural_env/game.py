@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 TICS_PER_SECOND = 35  # Doom's clock
 HUD_SHARE = 32 / 200  # of the screen's height, at its bottom: Doom's status bar
@@ -17,3 +18,12 @@ class GameConfig:
     variable_names: tuple[str, ...]
     frame_skip: int  # tics an action is held
     resolution: tuple[int, int]  # height, width in pixels
+
+
+def first_difference(a: GameConfig, b: GameConfig) -> tuple[str, Any, Any] | None:
+    """The first setting in which two games differ, in words, and its value in either; None if they are one game."""
+    for field in fields(GameConfig):
+        mine, its = getattr(a, field.name), getattr(b, field.name)
+        if mine != its:
+            return field.name.replace("_", " "), mine, its
+    return None

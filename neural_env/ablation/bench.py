@@ -39,7 +39,7 @@ from neural_env.data.policies import Policy
 from neural_env.data.shards import Dataset, load_manifest, write_whole
 from neural_env.evaluation.players import STICKY, players_of
 from neural_env.evaluation.world import real_episodes, seeds_of
-from neural_env.game import GameConfig
+from neural_env.game import GameConfig, first_difference
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.latents import Windows, encoded
 from neural_env.training.loop import Batch, DeviceBatch, Logs, LoopConfig, Stage, finished, train
@@ -176,13 +176,12 @@ class Bench:
         return CollectConfig(out=self._folder, scenario=self.given.scenario).describe()
 
     def _check_game(self, game: GameConfig, whose: str) -> None:
-        for name, mine in vars(self.game).items():
-            its = getattr(game, name)
-            if mine != its:
-                raise ValueError(
-                    f"the study is of a game with the {name.replace('_', ' ')} {mine!r}, {whose} has {its!r}: give "
-                    "checkpoint and data of one game"
-                )
+        if difference := first_difference(self.game, game):
+            what, mine, its = difference
+            raise ValueError(
+                f"the study is of a game with the {what} {mine!r}, {whose} has {its!r}: give checkpoint and data of "
+                "one game"
+            )
 
     def corpus(self, player: Player) -> Corpus:
         """The training data of a player, about `Sizes.frames` of them; of several players, about as many of each."""

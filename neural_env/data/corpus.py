@@ -8,7 +8,7 @@ read; and a larger bound draws all that a smaller one did, so that nothing is en
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from neural_env.data.episode import SPLITS, Episode, Split
 from neural_env.data.index import Index, joined
 from neural_env.data.shards import Dataset, Shard
-from neural_env.game import GameConfig
+from neural_env.game import GameConfig, first_difference
 
 _GOLDEN = (np.sqrt(5) - 1) / 2  # the multiples of no other number fill the unit interval as evenly
 
@@ -138,14 +138,12 @@ def _drawn(shards: Sequence[Shard], max_frames: int) -> list[Shard]:
 def _check_one_game(datasets: Sequence[Dataset]) -> None:
     first, *others = ((dataset, game_of(dataset)) for dataset in datasets)
     for dataset, game in others:
-        for field in fields(GameConfig):
-            mine, its = getattr(first[1], field.name), getattr(game, field.name)
-            if mine != its:
-                what, rule = field.name.replace("_", " "), "the datasets of a run are of one game"
-                raise ValueError(
-                    f"{rule}: {first[0].folder} has the {what} {mine!r}, {dataset.folder} {its!r}; leave one of them "
-                    "out, or collect it again with the settings of the other"
-                )
+        if difference := first_difference(first[1], game):
+            what, mine, its = difference
+            raise ValueError(
+                f"the datasets of a run are of one game: {first[0].folder} has the {what} {mine!r}, {dataset.folder} "
+                f"{its!r}; leave one of them out, or collect it again with the settings of the other"
+            )
 
 
 def _check_distinct(datasets: Sequence[Dataset]) -> None:

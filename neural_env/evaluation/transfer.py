@@ -19,7 +19,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ from neural_env.evaluation.agent import played
 from neural_env.evaluation.dream import play_dreams
 from neural_env.evaluation.transfer_report import film, markdown, plot_curves, real_curve
 from neural_env.evaluation.world import seeds_of
-from neural_env.game import GameConfig
+from neural_env.game import GameConfig, first_difference
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 from neural_env.world.parameters import all_arrays, fingerprint
@@ -186,12 +186,9 @@ def _check_baselines(config: TransferConfig, game: GameConfig, frames: int | Non
 
 
 def _check_same_game(what: str, found: GameConfig, game: GameConfig, cure: str) -> None:
-    for setting in fields(GameConfig):
-        its, asked = getattr(found, setting.name), getattr(game, setting.name)
-        if its != asked:
-            raise ValueError(
-                f"{what} with the {setting.name.replace('_', ' ')} {its!r}, the world's is {asked!r}: {cure}"
-            )
+    if difference := first_difference(found, game):
+        setting, its, asked = difference
+        raise ValueError(f"{what} with the {setting} {its!r}, the world's is {asked!r}: {cure}")
 
 
 def _real_trainings(config: TransferConfig, scenario: str, frames: int | None) -> dict[str, AgentRun]:
