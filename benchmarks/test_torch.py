@@ -1,7 +1,8 @@
 """Our U-Net against the same network in PyTorch, eager and compiled: `pip install "neural-env[peers]"`.
 
-The calls take turns within a round, so a round's ratio says what a busy machine doesn't change; `times_ours` in the
-extra columns is the median over the rounds.
+By XLA and by OpenVINO, in float32 and with its large convolutions in 8-bit integers. The calls take turns within a
+round, so a round's ratio says what a busy machine doesn't change; `times_...` in the extra columns are medians over the
+rounds of how many times longer PyTorch takes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from neural_env import checkpoint
 from neural_env.envs import core
 
 torch = pytest.importorskip("torch")
+ov = pytest.importorskip("openvino")
 sys.path.insert(0, str(Path(__file__).parent))
 from torch_unet import twin  # noqa: E402
+
+from neural_env.runtime.quantise import quantised  # noqa: E402
+from neural_env.runtime.translate import split  # noqa: E402
 
 ROUNDS = 40
 
@@ -31,11 +36,21 @@ def loaded():
 
 
 def ours(loaded, batch):
+    """By name: what runs our network."""
     world = loaded.world
-    context = jnp.zeros((batch, world.context, *world.latent_shape))
-    actions, levels = jnp.zeros((batch, world.context), jnp.int32), jnp.zeros((batch, world.context))
+    rng, starts = np.random.default_rng(0), loaded.starts.latents
+    moments = [starts[rng.integers(len(starts), size=batch)].astype(np.float32) for _ in range(8)]
+    actions, levels = np.zeros((batch, world.context), np.int32), np.zeros((batch, world.context), np.float32)
+    rows = [(context[:, -1], np.zeros(batch, np.float32), context, actions, levels) for context in moments]
     unet = core.bind(lambda world, *arguments: world.unet(*arguments), world)
-    return lambda: unet(context[:, -1], jnp.zeros(batch), context, actions, levels).block_until_ready()
+    given = [jnp.asarray(array) for array in rows[0]]
+    runs = {"xla": lambda: unet(*given).block_until_ready()}
+    found = split(lambda drawn, given: world.unet(*given), (), rows[0])
+    used = [[row[i] for i in found.inputs] for row in rows]
+    for name, model in (("openvino_f32", found.model), ("openvino_i8", quantised(found.model, used))):
+        request = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+        runs[name] = lambda request=request: request.infer(used[0], share_inputs=True)
+    return runs
 
 
 def theirs(loaded, batch, kind):
@@ -56,23 +71,27 @@ def theirs(loaded, batch, kind):
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize("kind", ["eager", "compiled"])
 def test_torch(benchmark, loaded, kind, batch):
-    run, other = theirs(loaded, batch, kind), ours(loaded, batch)
+    run, others = theirs(loaded, batch, kind), ours(loaded, batch)
     try:
         run()
     except Exception as error:
         if kind == "eager" or "compiler" not in str(error).lower():
             raise
         pytest.skip(f"torch.compile has no C++ compiler here: {str(error).splitlines()[0]}")
-    other()
     mine = []
 
     def ours_first():
-        began = perf_counter()
-        other()
-        mine.append(perf_counter() - began)
+        row = []
+        for other in others.values():
+            began = perf_counter()
+            other()
+            row.append(perf_counter() - began)
+        mine.append(row)
 
     benchmark.pedantic(run, setup=ours_first, rounds=ROUNDS, warmup_rounds=2)
     if benchmark.stats is not None:  # None under --benchmark-disable
-        times = np.array(benchmark.stats.stats.data) / np.array(mine[-ROUNDS:])
-        benchmark.extra_info.update(ours_ms=1e3 * float(np.median(mine)), times_ours=float(np.median(times)))
+        times = np.array(benchmark.stats.stats.data)[:, None] / np.array(mine[-ROUNDS:])
+        medians = zip(others, np.median(mine[-ROUNDS:], axis=0), np.median(times, axis=0), strict=True)
+        for name, seconds, ratio in medians:
+            benchmark.extra_info.update({f"{name}_ms": 1e3 * float(seconds), f"times_{name}": float(ratio)})
     assert jax.default_backend() == "cpu", "PyTorch runs on the CPU here: set JAX_PLATFORMS=cpu"

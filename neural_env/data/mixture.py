@@ -27,9 +27,10 @@ class Mixture:
     random: float = 0.0  # episodes of policies that never learned
     early: float = 0.0  # the third of the learning policies' episodes that was played worst
     late: float = 0.0  # the third that was played best
-    events: float = 0.0  # windows that end in or shortly after an event, as much of each kind as of any other
+    events: float = 0.0  # windows that end around an event, as much of each kind as of any other
     kinds: tuple[str, ...] = tuple(name for name in EVENTS if name != "ammo")  # which events are meant
     reach: int = 4  # an event counts if it is among the last so many transitions of the window
+    lead: int = 0  # or among the next so many: what brings the event about, as a missile in flight
 
     COMPONENTS: ClassVar[tuple[str, ...]] = ("uniform", "random", "early", "late", "events")
 
@@ -41,6 +42,8 @@ class Mixture:
             raise ValueError(f"the shares are all 0: give one of {', '.join(self.COMPONENTS)} a positive number")
         if self.reach < 1:
             raise ValueError(f"reach must be at least 1 transition, got {self.reach}")
+        if self.lead < 0:
+            raise ValueError(f"lead must be at least 0 transitions, got {self.lead}")
         if unknown := set(self.kinds) - set(EVENTS):
             raise ValueError(f"unknown events {sorted(unknown)}; choose from {', '.join(EVENTS)}")
 
@@ -72,12 +75,13 @@ class Mixture:
     def _eventful(self, index: Index, windows: np.ndarray, episode: np.ndarray) -> np.ndarray:
         """An even share of each kind of event that any window has."""
         transition = windows - episode  # each episode before has one row more than transitions
-        first = np.concatenate([[0], np.cumsum(index.lengths)])[episode]
+        edges = np.concatenate([[0], np.cumsum(index.lengths)])
+        since = np.maximum(transition + 1 - self.reach, edges[episode])
+        until = np.minimum(transition + 1 + self.lead, edges[episode + 1])
         hits = []
         for kind in self.kinds:
             before = np.concatenate([[0], np.cumsum(has(index.events, kind))])
-            since = np.maximum(transition + 1 - self.reach, first)
-            hit = before[transition + 1] > before[since]
+            hit = before[until] > before[since]
             if hit.any():
                 hits.append(_evenly(hit, kind))
         if not hits:

@@ -266,11 +266,9 @@ class Dream:
 
     def _programs(self, streams: int) -> Any:
         from neural_env.runtime.openvino import OpenVino
-        from neural_env.runtime.translate import described
 
-        context = described(self.context_shape, np.float32)
-        shapes = DreamState(context, described((self.context_length - 1,), np.int32))
-        return OpenVino(lambda: self.world, files.fingerprint(self._checkpoint), shapes, self.decodes, streams)
+        about, actions = files.fingerprint(self._checkpoint), len(self.game.action_names)
+        return OpenVino(lambda: self.world, about, self.starts, actions, self.decodes, streams)
 
 
 def checked(state: Any, what: str) -> Snapshot:

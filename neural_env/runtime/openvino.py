@@ -3,6 +3,9 @@
 Everything is on the host, as NumPy arrays. A graph is made for each static choice (denoising steps, way of ending,
 whether the context is corrupted), when it is first asked for, and kept in the user's cache folder under a hash of all
 that went into it: weights, configuration, source code, versions, machine.
+
+The large convolutions of a step are computed in 8-bit integers where that is faster and shows the same: when a graph is
+made, it plays in floats and in integers, and what is seen decides. `$NEURAL_ENV_PRECISION` overrules it.
 """
 
 from __future__ import annotations
@@ -25,16 +28,22 @@ import openvino as ov
 from jax import export
 
 import neural_env
+from neural_env.checkpoint import Starts
 from neural_env.envs import core
 from neural_env.envs.core import Carry, DreamState, Info, Step
 from neural_env.envs.dials import Dials
 from neural_env.runtime import cache, usable_cores
 from neural_env.runtime.progress import Note
-from neural_env.runtime.translate import described, split
+from neural_env.runtime.quantise import Inputs, peak_to_noise, quantised
+from neural_env.runtime.translate import Split, described, split
 from neural_env.version import __version__
 
 Array = npt.NDArray[Any]
+Play = Callable[["Program"], list[Inputs]]
 _STAND_INS: Any = (0, (0, 0), 0, 0, Info(*cast(Any, (0, 0))))  # a step with a number for each array
+PRECISIONS = ("auto", "f32", "bf16", "i8")
+_LEAST_PEAK = 45.0  # dB of PSNR between a picture in floats and in integers
+_MOMENTS, _MOMENT_STEPS = 16, 4  # dreams, and steps of each, that integers are fitted to and judged by
 _SOURCES = ("world", "runtime", "envs/core.py", "envs/dials.py", "arrays.py")  # what a graph is made of
 
 
@@ -50,14 +59,18 @@ class Program:
     """
 
     def __init__(self, draws: bytes, graph: bytes, about: dict[str, Any], structure: Any, options: dict[str, Any]):
+        self.precision: str = about["precision"]  # one of `PRECISIONS`
         self._draws = jax.jit(export.deserialize(bytearray(draws)).call)
         self._noise, self._inputs, self._results = about["noise"], about["inputs"], about["results"]
         self._structure, self._shapes = structure, [tuple(shape) for shape in about["shapes"]]
+        places = jax.tree.unflatten(structure, self._results)
+        self._next_key = -1 - places.state[0] if isinstance(places, Step) else None  # among the draws
         # Told again, because the compiler's own choice is bfloat16 wherever there are instructions for it.
-        options = {**options, "INFERENCE_PRECISION_HINT": about["precision"]}
+        options = {**options, "INFERENCE_PRECISION_HINT": _hint(self.precision)}
         compiled = _core().import_model(io.BytesIO(graph), "CPU", options)
         # One request a stream: with several, rows are computed beside each other, each by one core.
-        self._requests = [compiled.create_infer_request() for _ in range(options["NUM_STREAMS"])]
+        self._requests = [_Request(compiled) for _ in range(options["NUM_STREAMS"])]
+        self._ahead: tuple[bytes, list[Any]] | None = None  # what is drawn next, if all goes on as it does
 
     def __call__(self, drawn: Sequence[Any], given: Sequence[Any]) -> Any:
         """The function's result, in arrays of its own."""
@@ -67,31 +80,80 @@ class Program:
         """The results of several calls, as many at a time as there are streams."""
         results = []
         for start in range(0, len(calls), len(self._requests)):
-            begun = [
-                (request, *self._begin(request, *call))
-                for request, call in zip(self._requests, calls[start:], strict=False)
-            ]
-            results += [self._finish(request, draws) for request, draws, _ in begun]
+            some = calls[start : start + len(self._requests)]
+            draws = [self._draw(drawn) for drawn, _ in some]
+            begun = list(zip(self._requests, draws, strict=False))
+            for (request, drawn), (_, given) in zip(begun, some, strict=True):
+                request.start(self._inputs_of(drawn, given))
+            if len(calls) == 1:
+                self._draw_ahead(calls[0][0], draws[0])
+            results += [self._finish(request, drawn) for request, drawn in begun]
         return results
 
-    def _begin(
-        self, request: ov.InferRequest, drawn: Sequence[Any], given: Sequence[Any]
-    ) -> tuple[list[Any], list[Array]]:
-        """Returns the draws, and the inputs, which must live until the request has ended."""
-        draws = self._draws(*drawn)
-        inputs = [*draws[: self._noise], *(given[i] for i in self._inputs)]
-        tensors = [np.ascontiguousarray(value).reshape(np.shape(value) or (1,)) for value in inputs]  # scalars are [1]
-        request.start_async(tensors, share_inputs=True)
-        return list(draws), tensors
+    def inputs(self, drawn: Sequence[Any], given: Sequence[Any]) -> Inputs:
+        """What the graph is given in that call."""
+        return self._inputs_of(self._draw(drawn), given)
 
-    def _finish(self, request: ov.InferRequest, draws: list[Any]) -> Any:
-        request.wait()
-        outputs = [tensor.data for tensor in request.output_tensors]
+    def picture(self, inputs: Inputs) -> Array:
+        """The largest array that the graph makes of these inputs."""
+        self._requests[0].start(inputs)
+        return np.array(max(self._requests[0].outputs(), key=np.size))
+
+    def seconds(self, inputs: Inputs, rounds: int = 5) -> float:
+        """Of processor time, that the graph takes at best."""
+        taken = []
+        for _ in range(rounds):
+            began = time.process_time()
+            self.picture(inputs)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    def _draw(self, drawn: Sequence[Any]) -> list[Any]:
+        if self._ahead is not None and self._ahead[0] == _as_bytes(drawn):
+            return self._ahead[1]
+        return list(self._draws(*drawn))
+
+    def _draw_ahead(self, drawn: Sequence[Any], draws: list[Any]) -> None:
+        """While the graph is at work, draws what the next step will want if nothing is changed before it."""
+        if self._next_key is not None:
+            following = (np.asarray(draws[self._next_key]), *drawn[1:])
+            self._ahead = _as_bytes(following), list(self._draws(*following))
+
+    def _inputs_of(self, draws: list[Any], given: Sequence[Any]) -> Inputs:
+        inputs = [*draws[: self._noise], *(given[i] for i in self._inputs)]
+        return [np.asarray(value).reshape(np.shape(value) or (1,)) for value in inputs]  # scalars are [1]
+
+    def _finish(self, request: _Request, draws: list[Any]) -> Any:
+        outputs = request.outputs()
         leaves = [
             np.array(outputs[place] if place >= 0 else draws[-1 - place]).reshape(shape)
             for place, shape in zip(self._results, self._shapes, strict=True)
         ]
         return jax.tree.unflatten(self._structure, leaves)
+
+
+class _Request:
+    """One run of a graph at a time, in buffers of its own: to hand arrays over takes longer than to copy them."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = [tensor.data for tensor in self._request.input_tensors]
+        self._outputs = [tensor.data for tensor in self._request.output_tensors]
+
+    def start(self, inputs: Inputs) -> None:
+        """Copies the inputs and begins."""
+        for buffer, value in zip(self._inputs, inputs, strict=True):
+            buffer[...] = value
+        self._request.start_async()
+
+    def outputs(self) -> list[Array]:
+        """What comes of it, in buffers that the next start overwrites."""
+        self._request.wait()
+        return self._outputs
+
+
+def _as_bytes(arrays: Sequence[Any]) -> bytes:
+    return b"".join(np.asarray(array).tobytes() for array in arrays)
 
 
 class OpenVino:
@@ -100,12 +162,24 @@ class OpenVino:
     Args:
         world: gives the model when a graph must be made.
         about: what the world is, as bytes to be hashed: its weights and configuration.
+        starts: real contexts, from which a graph is tried.
+        num_actions: of the game.
         decodes: whether a step shows frames; else latents.
         streams: rows that are stepped beside each other, each by its share of the cores.
     """
 
-    def __init__(self, world: Callable[[], Any], about: bytes, shapes: DreamState, decodes: bool, streams: int = 1):
-        self._world, self._about, self._shapes = world, about, shapes
+    def __init__(
+        self,
+        world: Callable[[], Any],
+        about: bytes,
+        starts: Starts,
+        num_actions: int,
+        decodes: bool,
+        streams: int = 1,
+    ):
+        self._world, self._about, self._starts, self._num_actions = world, about, starts, num_actions
+        context = described(starts.latents.shape[1:], np.float32)
+        self._shapes = DreamState(context, described(starts.actions.shape[1:], np.int32))
         self._decodes, self._streams = decodes, streams
         self._programs: dict[Any, Program] = {}
 
@@ -167,32 +241,54 @@ class OpenVino:
         drawn = (key, number, number) if noisy else (key, number)
         name = f"step {num_steps} {termination} {noisy} {self._decodes}"
         leaves: Any = Step(*_STAND_INS)
-        return self._program(name, stepping, drawn, leaves, acts=True)
+        return self._program(name, stepping, drawn, leaves, lambda program: self._played(program, dials, noisy))
 
-    def _program(self, name: str, make: Any, drawn: Any, structure: Any, acts: bool = False) -> Program:
+    def _played(self, program: Program, dials: Dials, noisy: bool) -> list[Inputs]:
+        """The inputs of the steps of a few dreams, of random actions."""
+        rng, rows = np.random.default_rng(0), []
+        for i in np.linspace(0, len(self._starts.latents) - 1, _MOMENTS).astype(int):
+            past = DreamState(self._starts.latents[i].astype(np.float32), self._starts.actions[i])
+            carry = Carry(np.array([0, i], np.uint32), past)  # type: ignore[arg-type]
+            for _ in range(_MOMENT_STEPS):
+                action = int(rng.integers(self._num_actions))
+                call = _call(carry, action, dials, noisy)
+                rows.append(program.inputs(*call))
+                carry = _moved_on(program(*call), carry, action).state
+        return rows
+
+    def _program(self, name: str, make: Any, drawn: Any, structure: Any, play: Play | None = None) -> Program:
         if name not in self._programs:
-            self._programs[name] = self._made(name, make, drawn, jax.tree.structure(structure), acts)
+            self._programs[name] = self._made(name, make, drawn, jax.tree.structure(structure), play)
         return self._programs[name]
 
-    def _made(self, name: str, make: Any, drawn: Any, structure: Any, acts: bool) -> Program:
+    def _made(self, name: str, make: Any, drawn: Any, structure: Any, play: Play | None) -> Program:
         options = {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": usable_cores()}
-        entry = hashlib.sha256(self._seed + f"{name} {options}".encode()).hexdigest()[:32] + ".openvino"
+        asked = asked_precision()
+        entry = hashlib.sha256(self._seed + f"{name} {options} {asked}".encode()).hexdigest()[:32] + ".openvino"
         with Note(f"preparing {name.split()[0]!r} for this CPU"):
             if (kept := cache.read(entry)) is not None and (program := _loaded(kept, structure, options)) is not None:
                 return program
-            given = (self._shapes, described((), np.int32)) if acts else self._shapes
-            parts = _built(make(self._world()), drawn, given, options)
-            cache.write(entry, parts)
+            given = self._shapes if play is None else (self._shapes, described((), np.int32))
+            found = split(make(self._world()), drawn, given)
+            draws = bytes(export.export(jax.jit(found.draws))(*jax.tree.leaves(drawn)).serialize())
+            chosen = precision() if asked in ("auto", "i8") else asked
+            parts = [draws, *_compiled(found, found.model, chosen, options)]
             program = _loaded(parts, structure, options)
-        assert program is not None, "a graph that was just made can be loaded"
-        return program
+            if play is not None and asked in ("auto", "i8"):
+                played = play(_there(program))
+                rounded = quantised(found.model, played[::2])
+                if rounded is not None:
+                    others = [draws, *_compiled(found, rounded, "i8", options)]
+                    other = _there(_loaded(others, structure, options))
+                    if asked == "i8" or _better(other, _there(program), played[1::2]):
+                        parts, program = others, other
+            cache.write(entry, parts)
+        return _there(program)
 
     @cached_property
     def _seed(self) -> bytes:
-        machine = _core().get_property("CPU", "FULL_DEVICE_NAME"), platform.machine(), os.cpu_count()
-        versions = __version__, ov.__version__, jax.__version__, np.__version__
         code = b"".join(path.read_bytes() for path in _source_files())
-        return hashlib.sha256(self._about + code + repr((machine, versions)).encode()).digest()
+        return hashlib.sha256(self._about + code + repr(_machine()).encode()).digest()
 
 
 def _call(carry: Carry, action: int, dials: Dials, noisy: bool) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -210,12 +306,9 @@ def _moved_on(step: Step, carry: Carry, action: int) -> Step:
     return step._replace(state=Carry(key, DreamState(context, actions)))  # type: ignore[arg-type]
 
 
-def _built(function: Any, drawn: Any, given: Any, options: dict[str, Any]) -> list[bytes]:
-    found = split(function, drawn, given)
-    leaves = jax.tree.leaves(drawn)
-    draws = export.export(jax.jit(found.draws))(*leaves).serialize()
-    chosen = precision()
-    compiled = _core().compile_model(found.model, "CPU", {**options, "INFERENCE_PRECISION_HINT": chosen})
+def _compiled(found: Split, model: ov.Model, precision: str, options: dict[str, Any]) -> list[bytes]:
+    """The graph for this CPU, and what is to be known of it."""
+    compiled = _core().compile_model(model, "CPU", {**options, "INFERENCE_PRECISION_HINT": _hint(precision)})
     graph = io.BytesIO()
     compiled.export_model(graph)
     about = {
@@ -223,27 +316,68 @@ def _built(function: Any, drawn: Any, given: Any, options: dict[str, Any]) -> li
         "noise": found.noise,
         "results": found.results,
         "shapes": found.shapes,
-        "precision": chosen,
+        "precision": precision,
     }
-    return [json.dumps(about).encode(), bytes(draws), graph.getvalue()]
+    return [json.dumps(about).encode(), graph.getvalue()]
+
+
+def _hint(precision: str) -> str:
+    """What OpenVINO is to compute floats in."""
+    return "f32" if precision == "i8" else precision
+
+
+def _better(integers: Program, floats: Program, played: Sequence[Inputs]) -> bool:
+    """Whether integers are faster and show the same of inputs that they weren't fitted to."""
+    if integers.seconds(played[0]) > 0.9 * floats.seconds(played[0]):
+        return False
+    pictures = [[program.picture(inputs) for inputs in played] for program in (floats, integers)]
+    return peak_to_noise(*pictures) > _LEAST_PEAK
+
+
+def _there(program: Program | None) -> Program:
+    assert program is not None, "a graph that was just made can be loaded"
+    return program
 
 
 def _loaded(parts: Sequence[bytes], structure: Any, options: dict[str, Any]) -> Program | None:
     try:
-        about, draws, graph = parts
+        draws, about, graph = parts
         return Program(draws, graph, json.loads(about), structure, options)
     except (RuntimeError, ValueError, KeyError):  # of another version of OpenVINO or JAX, or cut short
         return None
 
 
+def asked_precision() -> str:
+    """What `$NEURAL_ENV_PRECISION` asks for: one of `PRECISIONS`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    asked = os.environ.get("NEURAL_ENV_PRECISION") or "auto"
+    if asked not in PRECISIONS:
+        raise ValueError(f"$NEURAL_ENV_PRECISION must be one of {', '.join(PRECISIONS)}, got {asked!r}")
+    return asked
+
+
 def precision() -> str:
-    """What products are computed in: bfloat16 if this CPU multiplies it faster than float32, else float32.
+    """What products of floats are computed in: bfloat16 if this CPU multiplies it faster than float32, else float32.
 
     Measured, on one thread and by processor time: there are CPUs that have the instructions and are slower by them.
+    Once for a machine, because all graphs must say the same, whatever else runs while one of them is made.
     """
     if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return "f32"
-    return "bf16" if _seconds_of_a_product("bf16") < 0.8 * _seconds_of_a_product("f32") else "f32"
+    entry = hashlib.sha256(repr(("precision", _machine())).encode()).hexdigest()[:32] + ".openvino"
+    if (kept := cache.read(entry)) is not None:
+        return kept[0].decode()
+    found = "bf16" if _seconds_of_a_product("bf16") < 0.7 * _seconds_of_a_product("f32") else "f32"
+    cache.write(entry, [found.encode()])
+    return found
+
+
+def _machine() -> tuple[Any, ...]:
+    cpu = _core().get_property("CPU", "FULL_DEVICE_NAME"), platform.machine(), os.cpu_count()
+    return cpu, (__version__, ov.__version__, jax.__version__, np.__version__)
 
 
 def _seconds_of_a_product(precision: str, side: int = 512) -> float:

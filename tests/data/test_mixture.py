@@ -76,6 +76,17 @@ def test_an_event_is_drawn_where_it_is_near_the_windows_end():
     assert WINDOWS[p > 0].tolist() == [row, row + 1] and np.allclose(p[p > 0], 0.5)
 
 
+def test_what_leads_to_an_event_is_drawn_too():
+    p = probabilities(Mixture(events=1.0, reach=1, lead=2), events=[(3, 5, "damage")])
+    row = STARTS[3] + 5
+    assert WINDOWS[p > 0].tolist() == [row - 2, row - 1, row]
+
+
+def test_an_event_never_counts_for_the_episode_before():
+    p = probabilities(Mixture(events=1.0, reach=1, lead=50), events=[(3, 0, "damage"), (3, 8, "death")])
+    assert set(EPISODE[p > 0]) == {3}
+
+
 def test_an_event_never_counts_for_the_next_episode():
     p = probabilities(Mixture(events=1.0, reach=8), events=[(3, 8, "death")])
     assert set(EPISODE[p > 0]) == {3}
@@ -101,6 +112,7 @@ def test_only_the_kinds_that_are_meant_count():
         ({"late": float("nan")}, "the share late"),
         ({"events": 1.0, "kinds": ("win",)}, r"unknown events \['win'\]; choose from kill"),
         ({"events": 1.0, "reach": 0}, "reach must be at least 1"),
+        ({"events": 1.0, "lead": -1}, "lead must be at least 0"),
     ],
 )
 def test_shares_that_make_no_sense_are_refused(shares, message):

@@ -221,7 +221,7 @@ def test_guidance_of_many_is_xlas_too(save_world, make_guided_world, tmp_path):
 
 def test_a_program_that_was_kept_is_not_made_again(make, monkeypatch):
     first = played(make(), ACTIONS[:2])
-    monkeypatch.setattr("neural_env.runtime.openvino._built", None)
+    monkeypatch.setattr("neural_env.runtime.openvino.split", None)
     monkeypatch.setattr("neural_env.checkpoint.load", None)  # nor are the weights read
     again = played(make(), ACTIONS[:2])
     np.testing.assert_array_equal(first[0], again[0])
@@ -254,7 +254,7 @@ def untranslatable(monkeypatch, tmp_path):
     def refuse(*_):
         raise Untranslatable("there is no translation of 'sort'")
 
-    monkeypatch.setattr("neural_env.runtime.openvino._built", refuse)
+    monkeypatch.setattr("neural_env.runtime.openvino.split", refuse)
     monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path))
     monkeypatch.delenv("NEURAL_ENV_RUNTIME")
 
