@@ -31,8 +31,8 @@ def seconds(run):
 def alternating(*runs):
     """Median seconds of each, in turn, so that what else the machine does falls on all.
 
-    A few calls a turn, because nobody uses two runtimes at once: the threads of the one spin for a while after each call,
-    on the cores of the other.
+    A few calls a turn, because nobody uses two runtimes at once: the threads of the one spin for a while after each
+    call, on the cores of the other.
     """
     for run in runs:
         run()

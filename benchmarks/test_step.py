@@ -1,4 +1,4 @@
-"""How long a step takes: the dream by XLA, by its number of denoising steps, and the real game on the same cores."""
+"""How long a step takes: the dream, by runtime and number of denoising steps, and the real game on the same cores."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from neural_env.runtime import available
+
 KINDS = {
-    "dream, 1 step": ("neural_env:NeuralDoom-v0", {"num_steps": 1, "runtime": "xla"}),
-    "dream, 2 steps": ("neural_env:NeuralDoom-v0", {"num_steps": 2, "runtime": "xla"}),
-    "dream, 4 steps": ("neural_env:NeuralDoom-v0", {"num_steps": 4, "runtime": "xla"}),
+    **{
+        f"dream, {runtime}, {steps} {'step' if steps == 1 else 'steps'}": (
+            "neural_env:NeuralDoom-v0",
+            {"num_steps": steps, "runtime": runtime},
+        )
+        for runtime in available("cpu")
+        for steps in (1, 2, 4)
+    },
     "real game": ("neural_env:RealDoom-v0", {"scenario": "take_cover"}),
 }
 
