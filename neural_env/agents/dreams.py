@@ -137,6 +137,49 @@ def begin_dreams(places: Beginnings, key: Key, count: int, horizon: int) -> tupl
     return Dreams(jax.random.key_data(key), states, ages, states.actions[:, -1], variables), seen
 
 
+class Intent(NamedTuple):
+    """What a step of all dreams is to do, and its randomness."""
+
+    executed: Int32[Array, " n"]  # actions, some of them the last ones again
+    key: Key  # of what follows
+    key_step: Key
+    key_start: Key
+
+
+def intended(config: DreamsConfig, dreams: Dreams, actions: Int32[Array, " n"]) -> Intent:
+    """What becomes of the actions that were chosen."""
+    key, key_step, key_start, key_repeat = jax.random.split(jax.random.wrap_key_data(dreams.key), 4)
+    repeats = jax.random.bernoulli(key_repeat, config.repeat, actions.shape)
+    return Intent(jnp.where(repeats, dreams.last, actions), key, key_step, key_start)
+
+
+def settled(
+    places: Beginnings,
+    game: GameConfig,
+    config: DreamsConfig,
+    dreams: Dreams,
+    intent: Intent,
+    stepped: core.Step,
+    unsure: Float[Array, " n"],
+) -> tuple[Dreams, Transition]:
+    """The dreams after they were stepped; those that ended, or reached the horizon, begin anew."""
+    executed, variables = intent.executed, stepped.info.variables
+    rewards = _reward(game, config, stepped, dreams.variables, unsure)
+    ages = dreams.ages + 1
+    truncated = ~stepped.terminated & (ages >= config.horizon)
+    over = stepped.terminated | truncated
+    states, seen, fresh = _some(places, intent.key_start, len(executed))
+    after = Dreams(
+        key=jax.random.key_data(intent.key),
+        states=_where(over, states, stepped.state),
+        ages=jnp.where(over, 0, ages),
+        last=jnp.where(over, states.actions[:, -1], executed),
+        variables=_where(over, fresh, variables),
+    )
+    final = stepped.observation
+    return after, Transition(_where(over, seen, final), final, executed, rewards, stepped.terminated, truncated)
+
+
 def step_dreams(
     world: WorldModel,
     places: Beginnings,
@@ -145,29 +188,10 @@ def step_dreams(
     dreams: Dreams,
     actions: Int32[Array, " n"],
 ) -> tuple[Dreams, Transition]:
-    """One step of every dream; those that end, or reach the horizon, begin anew.
-
-    With the first four arguments given it is a `StepFn`.
-    """
-    key, key_step, key_start, key_repeat = jax.random.split(jax.random.wrap_key_data(dreams.key), 4)
-    repeats = jax.random.bernoulli(key_repeat, config.repeat, actions.shape)
-    executed = jnp.where(repeats, dreams.last, actions)
-    stepped, unsure = _stepped(world, config, key_step, dreams.states, executed)
-    variables = stepped.info.variables
-    rewards = _reward(game, config, stepped, dreams.variables, unsure)
-    ages = dreams.ages + 1
-    truncated = ~stepped.terminated & (ages >= config.horizon)
-    over = stepped.terminated | truncated
-    states, seen, fresh = _some(places, key_start, len(actions))
-    after = Dreams(
-        key=jax.random.key_data(key),
-        states=_where(over, states, stepped.state),
-        ages=jnp.where(over, 0, ages),
-        last=jnp.where(over, states.actions[:, -1], executed),
-        variables=_where(over, fresh, variables),
-    )
-    final = stepped.observation
-    return after, Transition(_where(over, seen, final), final, executed, rewards, stepped.terminated, truncated)
+    """One step of every dream. With the first four arguments given it is a `StepFn`."""
+    intent = intended(config, dreams, actions)
+    stepped, unsure = _stepped(world, config, intent.key_step, dreams.states, intent.executed)
+    return settled(places, game, config, dreams, intent, stepped, unsure)
 
 
 def _stepped(
@@ -178,7 +202,7 @@ def _stepped(
 
     def one(row: tuple[Key, DreamState, Array]) -> tuple[core.Step, Array]:
         key, state, action = row
-        key_step, key_unsure = jax.random.split(key)
+        key_unsure, key_step = jax.random.split(key)  # the step's is `core.advance`'s, whatever steps the dream
         stepped = core.step(world, key_step, state, action, dials, observe(config))
         if not config.disagreement:
             return stepped, jnp.zeros(())

@@ -393,17 +393,28 @@ def rollout_in_dream(
         carry, memory = state
         acted = act(policy, memory, key)
         carry, after = step(carry, acted.actions)
-        final = jax.lax.cond(
-            after.truncated.any(),
-            lambda: value_of(policy, memory, after.final_frames, after.actions),
-            lambda: jnp.zeros_like(acted.values),
-        )
-        following = observe(policy, memory, after.frames, after.actions, after.terminated | after.truncated)
-        return (carry, following), (memory, acted, after.rewards, after.terminated, after.truncated, final)
+        following, row = lived(policy, memory, acted, after)
+        return (carry, following), row
 
     (carry, following), rows = jax.lax.scan(one, (carry, memory), jax.random.split(key, n_steps))
+    return carry, following, rollout_of(policy, memory, rows, following)
+
+
+def lived(policy: ActorCritic, memory: Memory, acted: Any, after: Transition) -> tuple[Memory, Any]:
+    """What is remembered after a step, and its row of a roll-out, for `rollout_of`."""
+    final = jax.lax.cond(
+        after.truncated.any(),
+        lambda: value_of(policy, memory, after.final_frames, after.actions),
+        lambda: jnp.zeros_like(acted.values),
+    )
+    following = observe(policy, memory, after.frames, after.actions, after.terminated | after.truncated)
+    return following, (memory, acted, after.rewards, after.terminated, after.truncated, final)
+
+
+def rollout_of(policy: ActorCritic, memory: Memory, rows: Any, following: Memory) -> Rollout:
+    """The roll-out of rows, every leaf `[t, ...]`: `memory` is before the first, `following` after the last."""
     then, acted, rewards, terminated, truncated, final = rows
-    rollout = Rollout(
+    return Rollout(
         frames=jnp.concatenate([memory.frames[:-1], then.frames[:, -1]]),
         ages=then.ages,
         past_actions=then.past_actions,
@@ -416,7 +427,6 @@ def rollout_in_dream(
         final_values=final,
         last_values=evaluate(policy, following)[1],
     )
-    return carry, following, rollout
 
 
 def value_of(policy: ActorCritic, memory: Memory, frames: Frames, actions: Int32[Array, " n"]) -> Float[Array, " n"]:

@@ -60,6 +60,7 @@ class TransferConfig:
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
+    runtime: str = "auto"  # by what the agents' dreams are stepped: "xla", "openvino", or what suits
     total_steps: int = 100_000  # dreamed by each agent
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...
@@ -96,6 +97,7 @@ class TransferConfig:
             data=self.data,
             starts=self.starts,
             dreams=self.dreams,
+            runtime=self.runtime,
             total_steps=self.total_steps,
             preset=self.preset,
             seed=seed,

@@ -78,17 +78,18 @@ class Program:
 
     def rows(self, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         """The results of several calls, as many at a time as there are streams."""
-        results = []
-        for start in range(0, len(calls), len(self._requests)):
-            some = calls[start : start + len(self._requests)]
-            draws = [self._draw(drawn) for drawn, _ in some]
-            begun = list(zip(self._requests, draws, strict=False))
-            for (request, drawn), (_, given) in zip(begun, some, strict=True):
-                request.start(self._inputs_of(drawn, given))
-            if len(calls) == 1:
-                self._draw_ahead(calls[0][0], draws[0])
-            results += [self._finish(request, drawn) for request, drawn in begun]
-        return results
+        results: list[Any] = []
+        begun: list[tuple[_Request, list[Any]]] = []
+        for i, (drawn, given) in enumerate(calls):
+            draws = self._draw(drawn)  # while others are at work
+            request = self._requests[i % len(self._requests)]
+            if i >= len(self._requests):
+                results.append(self._finish(*begun.pop(0)))
+            request.start(self._inputs_of(draws, given))
+            begun.append((request, draws))
+        if len(calls) == 1:
+            self._draw_ahead(calls[0][0], begun[0][1])
+        return [*results, *(self._finish(*one) for one in begun)]
 
     def inputs(self, drawn: Sequence[Any], given: Sequence[Any]) -> Inputs:
         """What the graph is given in that call."""

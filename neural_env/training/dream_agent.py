@@ -28,8 +28,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from neural_env import checkpoint as checkpoints
+from neural_env import runtime as runtimes
 from neural_env.agents.dreams import Dreams, DreamsConfig, begin_dreams, beginnings, step_fn
 from neural_env.agents.eyes import Eyes
+from neural_env.agents.host_dreams import HostRollout
 from neural_env.agents.player import Agent, AgentPolicy, new_policy, save_agent
 from neural_env.agents.policy import ActorCritic, Memory, begin
 from neural_env.agents.ppo import (
@@ -46,8 +48,10 @@ from neural_env.data.play import play
 from neural_env.data.shards import write_whole
 from neural_env.envs import core
 from neural_env.envs.core import DreamState
+from neural_env.envs.dream import Dream
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
+from neural_env.runtime import usable_cores
 from neural_env.training.contexts import contexts
 from neural_env.training.loop import Metrics, NonFiniteLoss
 from neural_env.training.state import StateStore
@@ -64,6 +68,7 @@ class DreamAgentRun:
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
+    runtime: str = "auto"  # by what dreams are stepped: "xla", or "openvino" on a CPU, which "auto" takes if it can
     total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
     preset: str | None = None  # the network and how it learns; None: latent, or dream for frames
     seed: int = 0  # of the network, its actions and the dreams
@@ -79,6 +84,20 @@ class DreamAgentRun:
         for name, least in (("total_steps", 1), ("starts", 1), ("snapshots", 1), ("validation_games", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def chosen_runtime(self) -> str:
+        """By what dreams are stepped here.
+
+        Raises:
+            ImportError: OpenVINO is asked for and not installed.
+            ValueError: it is asked for on another device than a CPU, or with a price on disagreement.
+        """
+        found = runtimes.chosen(self.runtime, jax.default_backend())
+        if found == "openvino" and self.dreams.disagreement:
+            if self.runtime == "openvino":
+                raise ValueError("a price on disagreement is XLA's work: choose --runtime xla")
+            return "xla"
+        return found
 
     def named_preset(self) -> Preset:
         """The preset, or the one that fits what is seen."""
@@ -109,7 +128,7 @@ def train_dream_agent(run: DreamAgentRun) -> None:
     run.out.mkdir(parents=True, exist_ok=True)
     world = checkpoints.load(run.checkpoint)
     run.dreams.check(world.game)
-    run = replace(run, dreams=run.dreams.suited(world.world))
+    run = replace(run, dreams=run.dreams.suited(world.world), runtime=run.chosen_runtime())
     _claim(run, world)
     with closing(StateStore(run.out / "state")) as store:
         _Training(run, world, store).go_on()
@@ -171,7 +190,7 @@ class _Training:
         places = core.bind(lambda world: beginnings(world, states, self.run.dreams), arrays)()
         fresh = self._fresh(places)
         state = self._store.restore(fresh) or fresh
-        roll = core.bind(self._roll, arrays)
+        roll = self._on_host() if run.runtime == "openvino" else core.bind(self._roll, arrays)
         saved = began = time.monotonic()
         with Metrics(self.run.out) as metrics, _progress(self.run, self.updates * self.ppo.transitions) as report:
             self._keep(state, metrics)
@@ -201,6 +220,12 @@ class _Training:
         step = step_fn(world, places, self._world.game, self.run.dreams)
         player = replaced(self._agent.policy, params)
         return rollout_in_dream(step, player, dreams, memory, key, self.ppo.n_steps)
+
+    def _on_host(self) -> HostRollout:
+        run, decodes = self.run, self.run.dreams.observe == "rgb"
+        dream = Dream(run.checkpoint, decodes, runtime=run.runtime, streams=min(self.ppo.games, usable_cores()))
+        dials = run.dreams.dials(self._world.world)
+        return HostRollout(dream, run.dreams, dials, self._agent.policy, self.ppo.n_steps)
 
     def _one(self, state: RunState, roll: Any, places: Any) -> tuple[RunState, dict[str, float]]:
         """One roll-out and one update."""
