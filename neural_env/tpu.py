@@ -35,7 +35,6 @@ MEMORY_GIB = 16.0  # of one chip, https://cloud.google.com/tpu/docs/v5e
 PEAK_FLOPS = 197e12  # a second in bfloat16, same source
 BANDWIDTH = 819e9  # bytes a second, same source
 
-_LARGE = (240, 320)  # height and width
 
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # what the process itself computes with
@@ -204,14 +203,13 @@ def shape_of(world: str, resolution: tuple[int, int]) -> Any:
     """
     from neural_env import checkpoint
     from neural_env.game import GameConfig
-    from neural_env.world.model import PRESETS
+    from neural_env.world.model import PRESETS, usual_screen
 
     if world in PRESETS:
         sizes = PRESETS[world].autoencoder
         fits = all(side % sizes.patch == 0 for side in resolution)
-        game = GameConfig(
-            "take_cover", ("noop", "move_left", "move_right"), ("health",), 4, resolution if fits else _LARGE
-        )
+        screen = resolution if fits else usual_screen(world)
+        game = GameConfig("take_cover", ("noop", "move_left", "move_right"), ("health",), 4, screen)
         sizes.grid(game.resolution)
         return PRESETS[world], game
     return checkpoint.read_model(world), checkpoint.read_game(world)

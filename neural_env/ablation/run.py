@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from neural_env.ablation.report import Result, table, write
 from neural_env.ablation.score import Exam, score
 from neural_env.ablation.studies import STUDIES
 from neural_env.ablation.study import Arm, Player, Study
+from neural_env.command import command_line
 from neural_env.data.episode import Split
 from neural_env.data.shards import load_manifest, write_whole
 from neural_env.version import __version__
@@ -259,14 +259,7 @@ def _scores(bench: Bench, arm: Arm, seed: int, config: AblateConfig, folder: Pat
 
 def command_of(config: AblateConfig) -> str:
     """The command line that measures the same again."""
-    words = [f"neural-env ablate {config.study}"]
-    for field in fields(AblateConfig):
-        value = getattr(config, field.name)
-        if field.name in ("study", "out", "workers", "max_minutes") or value == field.default:
-            continue
-        option = "--" + field.name.replace("_", "-")
-        if value is True:
-            words.append(option)
-        else:
-            words.append(f"{option} {shlex.join(map(str, value if isinstance(value, tuple) else (value,)))}")
-    return " ".join(words)
+    given = {field.name: getattr(config, field.name) for field in fields(config)}
+    usual = {field.name: field.default for field in fields(config)}
+    left_out = ("study", "out", "workers", "max_minutes")
+    return command_line(f"neural-env ablate {config.study}", given, usual=usual, left_out=left_out)

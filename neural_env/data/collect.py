@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from neural_env.command import command_line
 from neural_env.data.episode import SPLITS, Split, split_of
 from neural_env.data.games import DoomGame, ForeignGame
 from neural_env.data.policies import Policy, StickyRandom
@@ -208,10 +209,8 @@ def _empty_manifest(config: CollectConfig) -> Manifest:
 
 def command_of(config: CollectConfig) -> str:
     """The command line that makes the same dataset again; where and by how many doesn't matter."""
-    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("out", "workers", "ray")}
-    shown = {name: " ".join(map(str, v)) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
-    options = [f"--{name.replace('_', '-')} {v}" for name, v in shown.items() if v != ""]
-    return " ".join(["neural-env collect", *options])
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    return command_line("neural-env collect", settings, left_out=("out", "workers", "ray"))
 
 
 @contextmanager

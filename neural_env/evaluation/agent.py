@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
+from neural_env.command import command_line
 from neural_env.data.episode import Split
 from neural_env.data.play import play
 from neural_env.data.policies import Policy, StickyRandom
@@ -143,10 +144,7 @@ def _ratio(mean: float, baseline: float) -> float | None:
 
 def command_of(config: EvaluateAgentConfig) -> str:
     """The command line that measures the same again."""
-    skipped = ("json", "plot", "greedy")
-    values = {n: v for n, v in asdict(config).items() if n not in skipped and v is not None}
-    words = [f"--{name.replace('_', '-')} {value}" for name, value in values.items()]
-    return " ".join(["neural-env evaluate agent", *words, *(["--greedy"] if config.greedy else [])])
+    return command_line("neural-env evaluate agent", asdict(config), usual={"greedy": False}, left_out=("json", "plot"))
 
 
 def table(scores: Scores) -> Table:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from neural_env import checkpoint as checkpoints
 from neural_env.checkpoint import Checkpoint
+from neural_env.command import command_line
 from neural_env.data.episode import Episode, Split
 from neural_env.data.shards import write_whole
 from neural_env.evaluation.drift import curves
@@ -124,14 +125,7 @@ def title_of(report: dict[str, Any]) -> str:
 
 def command_of(config: EvaluateConfig) -> str:
     """The command line that measures the same again."""
-    skipped = ("pictures", "write", "out")
-    values = {name: value for name, value in asdict(config).items() if name not in skipped and value is not None}
-    words = [f"--{name.replace('_', '-')} {_word(value)}" for name, value in values.items()]
-    return " ".join(["neural-env evaluate world", *words])
-
-
-def _word(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return command_line("neural-env evaluate world", asdict(config), left_out=("pictures", "write", "out"))
 
 
 def report_of(config: EvaluateConfig, loaded: Checkpoint, episodes: Sequence[Episode], found: Study) -> dict[str, Any]:

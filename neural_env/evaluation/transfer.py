@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -31,6 +30,7 @@ from neural_env import checkpoint as checkpoints
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
 from neural_env.checkpoint import Checkpoint
+from neural_env.command import command_line
 from neural_env.data.corpus import material_of
 from neural_env.data.episode import Split
 from neural_env.data.policies import Policy, StickyRandom
@@ -388,17 +388,8 @@ def _plain(config: TransferConfig) -> Scores:
 
 def command_of(config: TransferConfig) -> str:
     """The command line that measures the same again: what differs from the defaults."""
-    words = ["neural-env transfer", f"--out {shlex.quote(str(config.out))}"]
-    given, usual = (_flat(each) for each in (config, TransferConfig(out=config.out)))
-    for name, value in given.items():
-        if value != usual[name] and name not in ("max_minutes", "out"):
-            flag = name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            else:
-                values = value if isinstance(value, tuple) else (value,)
-                words.append(" ".join([f"--{flag}", *(shlex.quote(str(one)) for one in values)]))
-    return " ".join(words)
+    given, usual = (_flat(each) for each in (config, TransferConfig(out=Path())))
+    return command_line("neural-env transfer", given, usual=usual, left_out=("max_minutes",))
 
 
 def _flat(config: TransferConfig) -> Scores:

@@ -59,7 +59,7 @@ from neural_env.training.run import (
     train_outcome,
     train_rollout,
 )
-from neural_env.world.model import PRESETS
+from neural_env.world.model import PRESETS, usual_screen
 
 SHARES = {  # of the budget
     "random_play": 0.03,
@@ -82,7 +82,6 @@ _TRAIN: dict[str, tuple[type[TrainConfig], Callable[[Any], None]]] = {
     "distill": (DistillRun, train_distill),
     "decoder": (DecoderRun, train_decoder),
 }
-_RESOLUTIONS = {"base": (240, 320)}  # of the presets that are made for more than 120 x 160
 _MEASURED = 0.1  # of a stage's minutes, before it is said how many updates it makes
 _UNKNOWN_STEPS = 1_000_000  # until then: the learning rate stays at its highest
 _MARGIN = 0.95  # of the time that is left when the updates are counted
@@ -131,7 +130,7 @@ class WorldRun:
     @property
     def screen(self) -> tuple[int, int]:
         """Height and width of the game's frames."""
-        return checked_resolution(self.resolution or _RESOLUTIONS.get(self.preset, (120, 160)))
+        return checked_resolution(self.resolution or usual_screen(self.preset))
 
     @property
     def trained_agent(self) -> Path | None:

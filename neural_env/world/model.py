@@ -69,6 +69,15 @@ PRESETS = {
 }
 
 
+SCREENS = ((120, 160), (240, 320))  # heights and widths that games are played at
+
+
+def usual_screen(preset: str) -> tuple[int, int]:
+    """Height and width that a preset is made for: the first of `SCREENS` that its patches divide."""
+    patch = PRESETS[preset].autoencoder.patch
+    return next(screen for screen in SCREENS if not any(side % patch for side in screen))
+
+
 def distilled(model: ModelConfig) -> ModelConfig:
     """The configuration of a student of such a world: one step, always a past, guidance baked in."""
     unet = replace(model.unet, context_dropout=0.0)
