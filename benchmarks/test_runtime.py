@@ -9,35 +9,23 @@ the graph: randomness, copies, Python, Gymnasium. With `-s` that is printed. Run
 
 from __future__ import annotations
 
-import time
+import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 ov = pytest.importorskip("openvino")
+sys.path.insert(0, str(Path(__file__).parent))
+from turns import in_turns  # noqa: E402
 
 ID = "neural_env:NeuralDoom-v0"
-ROUNDS = 12  # turns
-CALLS = 8  # in each
-
-
-def seconds(run):
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 def alternating(*runs):
-    """Median seconds of each, in turn, so that what else the machine does falls on all.
-
-    A few calls a turn, because nobody uses two runtimes at once: the threads of the one spin for a while after each
-    call, on the cores of the other.
-    """
-    for run in runs:
-        run()
-    turns = [[[seconds(run) for _ in range(CALLS)] for run in runs] for _ in range(ROUNDS)]
-    return np.median(turns, axis=(0, 2))
+    """Median seconds of each, in turn."""
+    return np.median(in_turns(*runs), axis=(0, 2))
 
 
 def matmul_peak(precision, side=2048):
@@ -92,7 +80,7 @@ def test_one_dream(benchmark, monkeypatch, num_steps, precision):
     print(
         "", *(f"{name} {value:.3g}" if name != "precision" else f"precision {value}" for name, value in report.items())
     )
-    benchmark.pedantic(runs[1], rounds=ROUNDS)
+    benchmark.pedantic(runs[1], rounds=40)
     assert min(xla, openvino) > 0
     for env in envs.values():
         env.close()

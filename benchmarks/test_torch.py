@@ -1,15 +1,13 @@
 """Our U-Net against the same network in PyTorch, eager and compiled: `pip install "neural-env[peers]"`.
 
-By XLA and by OpenVINO, in float32 and with its large convolutions in 8-bit integers. The calls take turns within a
-round, so a round's ratio says what a busy machine doesn't change; `times_...` in the extra columns are medians over the
-rounds of how many times longer PyTorch takes.
+By XLA and by OpenVINO, in float32 and with its large convolutions in 8-bit integers, in turns of a few calls each;
+`times_...` in the extra columns are medians over the rounds of how many times longer PyTorch takes.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +21,10 @@ torch = pytest.importorskip("torch")
 ov = pytest.importorskip("openvino")
 sys.path.insert(0, str(Path(__file__).parent))
 from torch_unet import twin  # noqa: E402
+from turns import in_turns  # noqa: E402
 
 from neural_env.runtime.quantise import quantised  # noqa: E402
 from neural_env.runtime.translate import split  # noqa: E402
-
-ROUNDS = 40
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +75,10 @@ def test_torch(benchmark, loaded, kind, batch):
         if kind == "eager" or "compiler" not in str(error).lower():
             raise
         pytest.skip(f"torch.compile has no C++ compiler here: {str(error).splitlines()[0]}")
-    mine = []
-
-    def ours_first():
-        row = []
-        for other in others.values():
-            began = perf_counter()
-            other()
-            row.append(perf_counter() - began)
-        mine.append(row)
-
-    benchmark.pedantic(run, setup=ours_first, rounds=ROUNDS, warmup_rounds=2)
-    if benchmark.stats is not None:  # None under --benchmark-disable
-        times = np.array(benchmark.stats.stats.data)[:, None] / np.array(mine[-ROUNDS:])
-        medians = zip(others, np.median(mine[-ROUNDS:], axis=0), np.median(times, axis=0), strict=True)
-        for name, seconds, ratio in medians:
-            benchmark.extra_info.update({f"{name}_ms": 1e3 * float(seconds), f"times_{name}": float(ratio)})
+    if benchmark.enabled:
+        torchs, *each = np.moveaxis(np.median(in_turns(run, *others.values()), axis=2), 1, 0)
+        for name, seconds in zip(others, each, strict=True):
+            ratio = float(np.median(torchs / seconds))
+            benchmark.extra_info.update({f"{name}_ms": 1e3 * float(np.median(seconds)), f"times_{name}": ratio})
+    benchmark.pedantic(run, rounds=20, warmup_rounds=2)
     assert jax.default_backend() == "cpu", "PyTorch runs on the CPU here: set JAX_PLATFORMS=cpu"

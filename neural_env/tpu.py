@@ -195,11 +195,11 @@ def as_json(row: Compiled) -> dict[str, Any]:
 def shape_of(world: str, resolution: tuple[int, int]) -> Any:
     """Model and game of a preset (a game like take_cover), bundled world or folder.
 
-    A preset whose patches don't divide the resolution gets the game at 320x240, for which such presets are made.
+    A preset whose patches don't divide the resolution gets the game at the screen that it is made for.
 
     Raises:
         CheckpointError: there is no such world.
-        ValueError: its patches don't divide that either.
+        ValueError: its patches divide no screen.
     """
     from neural_env import checkpoint
     from neural_env.game import GameConfig
@@ -210,7 +210,6 @@ def shape_of(world: str, resolution: tuple[int, int]) -> Any:
         fits = all(side % sizes.patch == 0 for side in resolution)
         screen = resolution if fits else usual_screen(world)
         game = GameConfig("take_cover", ("noop", "move_left", "move_right"), ("health",), 4, screen)
-        sizes.grid(game.resolution)
         return PRESETS[world], game
     return checkpoint.read_model(world), checkpoint.read_game(world)
 

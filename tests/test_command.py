@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from neural_env.command import command_line
 
 
@@ -18,3 +20,15 @@ def test_settings_are_options_in_the_shells_own_words():
 def test_what_is_as_usual_or_changes_nothing_is_left_out():
     settings = {"out": "o", "steps": 3, "seed": 1}
     assert command_line("v", settings, usual={"steps": 3, "seed": 0}, left_out=("out",)) == "v --seed 1"
+
+
+def test_what_was_turned_off_is_said():
+    assert (
+        command_line("v", {"wad": None, "seeds": ()}, usual={"wad": "doom.wad", "seeds": (1,)})
+        == "v --wad None --seeds"
+    )
+
+
+def test_settings_within_settings_are_refused():
+    with pytest.raises(TypeError, match="loop holds settings of its own"):
+        command_line("v", {"loop": {"steps": 3}})

@@ -144,7 +144,8 @@ def _ratio(mean: float, baseline: float) -> float | None:
 
 def command_of(config: EvaluateAgentConfig) -> str:
     """The command line that measures the same again."""
-    return command_line("neural-env evaluate agent", asdict(config), usual={"greedy": False}, left_out=("json", "plot"))
+    settings = {**asdict(config), "greedy": config.greedy or None}
+    return command_line("neural-env evaluate agent", settings, left_out=("json", "plot"))
 
 
 def table(scores: Scores) -> Table:

@@ -42,7 +42,7 @@ from neural_env.evaluation.transfer_report import film, markdown, plot_curves, r
 from neural_env.evaluation.world import seeds_of
 from neural_env.game import GameConfig, first_difference
 from neural_env.training.agent import AgentRun, train_agent
-from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
+from neural_env.training.dream_agent import DreamAgentRun, Runtime, train_dream_agent
 from neural_env.world.parameters import all_arrays, fingerprint
 
 Scores = dict[str, Any]
@@ -60,7 +60,7 @@ class TransferConfig:
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
-    runtime: str = "auto"  # by what the agents' dreams are stepped: "xla", "openvino", or what suits
+    runtime: Runtime = "xla"  # by what the agents' dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # dreamed by each agent
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...
@@ -389,6 +389,7 @@ def _plain(config: TransferConfig) -> Scores:
 def command_of(config: TransferConfig) -> str:
     """The command line that measures the same again: what differs from the defaults."""
     given, usual = (_flat(each) for each in (config, TransferConfig(out=Path())))
+    del usual["out"]
     return command_line("neural-env transfer", given, usual=usual, left_out=("max_minutes",))
 
 

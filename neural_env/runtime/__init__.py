@@ -1,7 +1,7 @@
 """How a compiled step runs: by XLA, which is the reference and runs everywhere, or by OpenVINO on a CPU.
 
 `chosen` decides; `envs.dream` holds the seam. `$NEURAL_ENV_RUNTIME` says what "auto" is to mean. The pure core
-(`envs.core`), training and evaluation are XLA's alone.
+(`envs.core`), evaluation and training are XLA's alone, but for the dreams of agents (`agents.host_dreams`).
 """
 
 from __future__ import annotations

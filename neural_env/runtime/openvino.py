@@ -4,8 +4,8 @@ Everything is on the host, as NumPy arrays. A graph is made for each static choi
 whether the context is corrupted), when it is first asked for, and kept in the user's cache folder under a hash of all
 that went into it: weights, configuration, source code, versions, machine.
 
-The large convolutions of a step are computed in 8-bit integers where that is faster and shows the same: when a graph is
-made, it plays in floats and in integers, and what is seen decides. `$NEURAL_ENV_PRECISION` overrules it.
+The large convolutions of a step are computed in 8-bit integers where this CPU is faster by them and they show the
+same: a graph plays in floats and in integers when it is made. `$NEURAL_ENV_PRECISION` overrules it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import platform
-import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +27,10 @@ from jax import export
 import neural_env
 from neural_env.checkpoint import Starts
 from neural_env.envs import core
+from neural_env.envs.arguments import CONTEXT_NOISE_MAX, TEMPERATURE_MAX
 from neural_env.envs.core import Carry, DreamState, Info, Step
 from neural_env.envs.dials import Dials
-from neural_env.runtime import cache, usable_cores
+from neural_env.runtime import cache, precision, usable_cores
 from neural_env.runtime.progress import Note
 from neural_env.runtime.quantise import Inputs, peak_to_noise, quantised
 from neural_env.runtime.translate import Split, described, split
@@ -41,9 +39,9 @@ from neural_env.version import __version__
 Array = npt.NDArray[Any]
 Play = Callable[["Program"], list[Inputs]]
 _STAND_INS: Any = (0, (0, 0), 0, 0, Info(*cast(Any, (0, 0))))  # a step with a number for each array
-PRECISIONS = ("auto", "f32", "bf16", "i8")
-_LEAST_PEAK = 45.0  # dB of PSNR between a picture in floats and in integers
+_LEAST_PEAK = 45.0  # dB of PSNR between pictures in floats and in integers
 _MOMENTS, _MOMENT_STEPS = 16, 4  # dreams, and steps of each, that integers are fitted to and judged by
+_TRIED = ((1.0, 0.1), (TEMPERATURE_MAX, CONTEXT_NOISE_MAX))  # temperature and context noise of these dreams, in turn
 _SOURCES = ("world", "runtime", "envs/core.py", "envs/dials.py", "arrays.py")  # what a graph is made of
 
 
@@ -59,7 +57,7 @@ class Program:
     """
 
     def __init__(self, draws: bytes, graph: bytes, about: dict[str, Any], structure: Any, options: dict[str, Any]):
-        self.precision: str = about["precision"]  # one of `PRECISIONS`
+        self.precision: str = about["precision"]  # "f32", "bf16" or "i8"
         self._draws = jax.jit(export.deserialize(bytearray(draws)).call)
         self._noise, self._inputs, self._results = about["noise"], about["inputs"], about["results"]
         self._structure, self._shapes = structure, [tuple(shape) for shape in about["shapes"]]
@@ -80,16 +78,31 @@ class Program:
         """The results of several calls, as many at a time as there are streams."""
         results: list[Any] = []
         begun: list[tuple[_Request, list[Any]]] = []
+        try:
+            self._run(calls, results, begun)
+        finally:  # an interrupted call must not leave a graph at work on buffers that the next one fills
+            for request, _ in begun:
+                request.wait()
+        return results
+
+    def _run(
+        self,
+        calls: Sequence[tuple[Sequence[Any], Sequence[Any]]],
+        results: list[Any],
+        begun: list[tuple[_Request, list[Any]]],
+    ) -> None:
+        """Fills in the results of `calls`; `begun` is what is at work."""
         for i, (drawn, given) in enumerate(calls):
             draws = self._draw(drawn)  # while others are at work
             request = self._requests[i % len(self._requests)]
             if i >= len(self._requests):
-                results.append(self._finish(*begun.pop(0)))
+                results.append(self._finish(*begun[0]))
+                del begun[0]
             request.start(self._inputs_of(draws, given))
             begun.append((request, draws))
         if len(calls) == 1:
             self._draw_ahead(calls[0][0], begun[0][1])
-        return [*results, *(self._finish(*one) for one in begun)]
+        results += [self._finish(*one) for one in begun]
 
     def inputs(self, drawn: Sequence[Any], given: Sequence[Any]) -> Inputs:
         """What the graph is given in that call."""
@@ -99,15 +112,6 @@ class Program:
         """The largest array that the graph makes of these inputs."""
         self._requests[0].start(inputs)
         return np.array(max(self._requests[0].outputs(), key=np.size))
-
-    def seconds(self, inputs: Inputs, rounds: int = 5) -> float:
-        """Of processor time, that the graph takes at best."""
-        taken = []
-        for _ in range(rounds):
-            began = time.process_time()
-            self.picture(inputs)
-            taken.append(time.process_time() - began)
-        return min(taken)
 
     def _draw(self, drawn: Sequence[Any]) -> list[Any]:
         if self._ahead is not None and self._ahead[0] == _as_bytes(drawn):
@@ -144,12 +148,18 @@ class _Request:
     def start(self, inputs: Inputs) -> None:
         """Copies the inputs and begins."""
         for buffer, value in zip(self._inputs, inputs, strict=True):
-            buffer[...] = value
+            if buffer.shape != value.shape:
+                raise ValueError(f"the graph takes {buffer.shape} here, got {value.shape}")
+            np.copyto(buffer, value, casting="same_kind")
         self._request.start_async()
+
+    def wait(self) -> None:
+        """Until it isn't at work."""
+        self._request.wait()
 
     def outputs(self) -> list[Array]:
         """What comes of it, in buffers that the next start overwrites."""
-        self._request.wait()
+        self.wait()
         return self._outputs
 
 
@@ -242,12 +252,14 @@ class OpenVino:
         drawn = (key, number, number) if noisy else (key, number)
         name = f"step {num_steps} {termination} {noisy} {self._decodes}"
         leaves: Any = Step(*_STAND_INS)
-        return self._program(name, stepping, drawn, leaves, lambda program: self._played(program, dials, noisy))
+        return self._program(name, stepping, drawn, leaves, lambda program: self._played(program, noisy))
 
-    def _played(self, program: Program, dials: Dials, noisy: bool) -> list[Inputs]:
-        """The inputs of the steps of a few dreams, of random actions."""
+    def _played(self, program: Program, noisy: bool) -> list[Inputs]:
+        """The inputs of the steps of a few dreams, of random actions, whatever the dials of who asks first."""
         rng, rows = np.random.default_rng(0), []
-        for i in np.linspace(0, len(self._starts.latents) - 1, _MOMENTS).astype(int):
+        for number, i in enumerate(np.linspace(0, len(self._starts.latents) - 1, _MOMENTS).astype(int)):
+            temperature, level = _TRIED[number % len(_TRIED)]
+            dials = Dials(temperature=temperature, context_noise=level)
             past = DreamState(self._starts.latents[i].astype(np.float32), self._starts.actions[i])
             carry = Carry(np.array([0, i], np.uint32), past)  # type: ignore[arg-type]
             for _ in range(_MOMENT_STEPS):
@@ -264,7 +276,7 @@ class OpenVino:
 
     def _made(self, name: str, make: Any, drawn: Any, structure: Any, play: Play | None) -> Program:
         options = {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": usable_cores()}
-        asked = asked_precision()
+        asked = precision.asked()
         entry = hashlib.sha256(self._seed + f"{name} {options} {asked}".encode()).hexdigest()[:32] + ".openvino"
         with Note(f"preparing {name.split()[0]!r} for this CPU"):
             if (kept := cache.read(entry)) is not None and (program := _loaded(kept, structure, options)) is not None:
@@ -272,16 +284,16 @@ class OpenVino:
             given = self._shapes if play is None else (self._shapes, described((), np.int32))
             found = split(make(self._world()), drawn, given)
             draws = bytes(export.export(jax.jit(found.draws))(*jax.tree.leaves(drawn)).serialize())
-            chosen = precision() if asked in ("auto", "i8") else asked
+            chosen = precision.floats() if asked in ("auto", "i8") else asked
             parts = [draws, *_compiled(found, found.model, chosen, options)]
             program = _loaded(parts, structure, options)
-            if play is not None and asked in ("auto", "i8"):
+            if play is not None and (asked == "i8" or (asked == "auto" and precision.integers_are_faster())):
                 played = play(_there(program))
                 rounded = quantised(found.model, played[::2])
                 if rounded is not None:
                     others = [draws, *_compiled(found, rounded, "i8", options)]
                     other = _there(_loaded(others, structure, options))
-                    if asked == "i8" or _better(other, _there(program), played[1::2]):
+                    if asked == "i8" or _alike(other, _there(program), played[1::2]):
                         parts, program = others, other
             cache.write(entry, parts)
         return _there(program)
@@ -289,7 +301,9 @@ class OpenVino:
     @cached_property
     def _seed(self) -> bytes:
         code = b"".join(path.read_bytes() for path in _source_files())
-        return hashlib.sha256(self._about + code + repr(_machine()).encode()).digest()
+        versions = repr((precision.machine(), __version__, jax.__version__, np.__version__)).encode()
+        starts = self._starts.latents.tobytes() + self._starts.actions.tobytes()
+        return hashlib.sha256(self._about + hashlib.sha256(starts).digest() + code + versions).digest()
 
 
 def _call(carry: Carry, action: int, dials: Dials, noisy: bool) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -307,9 +321,9 @@ def _moved_on(step: Step, carry: Carry, action: int) -> Step:
     return step._replace(state=Carry(key, DreamState(context, actions)))  # type: ignore[arg-type]
 
 
-def _compiled(found: Split, model: ov.Model, precision: str, options: dict[str, Any]) -> list[bytes]:
+def _compiled(found: Split, model: ov.Model, chosen: str, options: dict[str, Any]) -> list[bytes]:
     """The graph for this CPU, and what is to be known of it."""
-    compiled = _core().compile_model(model, "CPU", {**options, "INFERENCE_PRECISION_HINT": _hint(precision)})
+    compiled = _core().compile_model(model, "CPU", {**options, "INFERENCE_PRECISION_HINT": _hint(chosen)})
     graph = io.BytesIO()
     compiled.export_model(graph)
     about = {
@@ -317,20 +331,18 @@ def _compiled(found: Split, model: ov.Model, precision: str, options: dict[str, 
         "noise": found.noise,
         "results": found.results,
         "shapes": found.shapes,
-        "precision": precision,
+        "precision": chosen,
     }
     return [json.dumps(about).encode(), graph.getvalue()]
 
 
-def _hint(precision: str) -> str:
+def _hint(chosen: str) -> str:
     """What OpenVINO is to compute floats in."""
-    return "f32" if precision == "i8" else precision
+    return "f32" if chosen == "i8" else chosen
 
 
-def _better(integers: Program, floats: Program, played: Sequence[Inputs]) -> bool:
-    """Whether integers are faster and show the same of inputs that they weren't fitted to."""
-    if integers.seconds(played[0]) > 0.9 * floats.seconds(played[0]):
-        return False
+def _alike(integers: Program, floats: Program, played: Sequence[Inputs]) -> bool:
+    """Whether integers show the same, of inputs that they weren't fitted to."""
     pictures = [[program.picture(inputs) for inputs in played] for program in (floats, integers)]
     return peak_to_noise(*pictures) > _LEAST_PEAK
 
@@ -346,54 +358,6 @@ def _loaded(parts: Sequence[bytes], structure: Any, options: dict[str, Any]) -> 
         return Program(draws, graph, json.loads(about), structure, options)
     except (RuntimeError, ValueError, KeyError):  # of another version of OpenVINO or JAX, or cut short
         return None
-
-
-def asked_precision() -> str:
-    """What `$NEURAL_ENV_PRECISION` asks for: one of `PRECISIONS`.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    asked = os.environ.get("NEURAL_ENV_PRECISION") or "auto"
-    if asked not in PRECISIONS:
-        raise ValueError(f"$NEURAL_ENV_PRECISION must be one of {', '.join(PRECISIONS)}, got {asked!r}")
-    return asked
-
-
-def precision() -> str:
-    """What products of floats are computed in: bfloat16 if this CPU multiplies it faster than float32, else float32.
-
-    Measured, on one thread and by processor time: there are CPUs that have the instructions and are slower by them.
-    Once for a machine, because all graphs must say the same, whatever else runs while one of them is made.
-    """
-    if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "f32"
-    entry = hashlib.sha256(repr(("precision", _machine())).encode()).hexdigest()[:32] + ".openvino"
-    if (kept := cache.read(entry)) is not None:
-        return kept[0].decode()
-    found = "bf16" if _seconds_of_a_product("bf16") < 0.7 * _seconds_of_a_product("f32") else "f32"
-    cache.write(entry, [found.encode()])
-    return found
-
-
-def _machine() -> tuple[Any, ...]:
-    cpu = _core().get_property("CPU", "FULL_DEVICE_NAME"), platform.machine(), os.cpu_count()
-    return cpu, (__version__, ov.__version__, jax.__version__, np.__version__)
-
-
-def _seconds_of_a_product(precision: str, side: int = 512) -> float:
-    matrix = np.ones((side, side), np.float32)
-    left = ov.opset13.parameter([side, side], ov.Type.f32)
-    product = ov.opset13.matmul(left, ov.opset13.constant(matrix), False, False)
-    model = ov.Model([product.output(0)], [left], "product")
-    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    request = _core().compile_model(model, "CPU", options).create_infer_request()
-    seconds = []
-    for _ in range(5):
-        began = time.process_time()
-        request.infer([matrix])
-        seconds.append(time.process_time() - began)
-    return min(seconds)
 
 
 _CORES: list[ov.Core] = []

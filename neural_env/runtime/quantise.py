@@ -42,7 +42,7 @@ def peak_to_noise(floats: Sequence[npt.NDArray[Any]], others: Sequence[npt.NDArr
     """The range of `floats` over the root mean square of what `others` differ from them, in dB: PSNR, if of frames."""
     right, wrong = (np.stack([np.asarray(value, np.float64) for value in values]) for values in (floats, others))
     error = np.square(right - wrong).mean()
-    return float(10 * np.log10(max(np.ptp(right) ** 2, 1e-12) / max(error, 1e-12)))
+    return float(10 * np.log10(max(np.ptp(right) ** 2, 1e-12) / error)) if error > 0 else float("inf")
 
 
 def _is_large(node: Any) -> bool:

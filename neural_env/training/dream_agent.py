@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from neural_env import checkpoint as checkpoints
-from neural_env import runtime as runtimes
 from neural_env.agents.dreams import Dreams, DreamsConfig, begin_dreams, beginnings, step_fn
 from neural_env.agents.eyes import Eyes
 from neural_env.agents.host_dreams import HostRollout
@@ -58,6 +57,8 @@ from neural_env.training.state import StateStore
 from neural_env.version import __version__
 from neural_env.world.parameters import all_arrays, fingerprint, replaced
 
+Runtime: TypeAlias = Literal["xla", "openvino"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DreamAgentRun:
@@ -68,7 +69,7 @@ class DreamAgentRun:
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
-    runtime: str = "auto"  # by what dreams are stepped: "xla", or "openvino" on a CPU, which "auto" takes if it can
+    runtime: Runtime = "xla"  # by what dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
     preset: str | None = None  # the network and how it learns; None: latent, or dream for frames
     seed: int = 0  # of the network, its actions and the dreams
@@ -81,23 +82,13 @@ class DreamAgentRun:
 
     def __post_init__(self) -> None:
         self.named_preset()
+        if self.runtime not in get_args(Runtime):
+            raise ValueError(f"runtime must be one of {get_args(Runtime)}, got {self.runtime!r}")
+        if self.runtime == "openvino" and self.dreams.disagreement:
+            raise ValueError("a price on disagreement is XLA's work: choose the runtime xla, or leave it 0")
         for name, least in (("total_steps", 1), ("starts", 1), ("snapshots", 1), ("validation_games", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    def chosen_runtime(self) -> str:
-        """By what dreams are stepped here.
-
-        Raises:
-            ImportError: OpenVINO is asked for and not installed.
-            ValueError: it is asked for on another device than a CPU, or with a price on disagreement.
-        """
-        found = runtimes.chosen(self.runtime, jax.default_backend())
-        if found == "openvino" and self.dreams.disagreement:
-            if self.runtime == "openvino":
-                raise ValueError("a price on disagreement is XLA's work: choose --runtime xla")
-            return "xla"
-        return found
 
     def named_preset(self) -> Preset:
         """The preset, or the one that fits what is seen."""
@@ -118,7 +109,8 @@ def train_dream_agent(run: DreamAgentRun) -> None:
     """Trains and leaves the agent in `run.out / "policy"`.
 
     Raises:
-        ImportError: rlax isn't installed.
+        ImportError: rlax isn't installed, or OpenVINO, which the run asks for.
+        Untranslatable: OpenVINO is asked for and can't run this world.
         CheckpointError: an unusable world, or agent to begin with.
         ShardError: the dataset can't be read.
         ValueError: the folder holds another run, or world, data and agent are of different games.
@@ -128,7 +120,7 @@ def train_dream_agent(run: DreamAgentRun) -> None:
     run.out.mkdir(parents=True, exist_ok=True)
     world = checkpoints.load(run.checkpoint)
     run.dreams.check(world.game)
-    run = replace(run, dreams=run.dreams.suited(world.world), runtime=run.chosen_runtime())
+    run = replace(run, dreams=run.dreams.suited(world.world))
     _claim(run, world)
     with closing(StateStore(run.out / "state")) as store:
         _Training(run, world, store).go_on()
@@ -150,7 +142,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
         return
-    found = json.loads(path.read_text())
+    found = {"runtime": "xla", **json.loads(path.read_text())}  # not named before it could be chosen
     for name, asked in settings.items():
         if found.get(name) != asked:
             cure = "choose another folder, or the same settings to go on with it"

@@ -73,9 +73,16 @@ SCREENS = ((120, 160), (240, 320))  # heights and widths that games are played a
 
 
 def usual_screen(preset: str) -> tuple[int, int]:
-    """Height and width that a preset is made for: the first of `SCREENS` that its patches divide."""
+    """Height and width that a preset is made for: the first of `SCREENS` that its patches divide.
+
+    Raises:
+        ValueError: they divide none.
+    """
     patch = PRESETS[preset].autoencoder.patch
-    return next(screen for screen in SCREENS if not any(side % patch for side in screen))
+    fitting = [screen for screen in SCREENS if not any(side % patch for side in screen)]
+    if not fitting:
+        raise ValueError(f"no screen of {SCREENS} is a multiple of the patch size {patch} of the preset {preset!r}")
+    return fitting[0]
 
 
 def distilled(model: ModelConfig) -> ModelConfig:

@@ -26,9 +26,16 @@ STEPS, GAMES = 6, 3
 @pytest.fixture(scope="module", params=["latent", "rgb"])
 def rolled(request, mortal_world_folder, tmp_path_factory):
     """The same roll-out by XLA and by OpenVINO, and that of the same key once more."""
-    config = DreamsConfig(observe=request.param, num_steps=1, horizon=4)
-    loaded = checkpoint.load(mortal_world_folder)
-    run = DreamAgentRun(out=tmp_path_factory.mktemp("agent"), dreams=config, preset="tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURAL_ENV_CACHE", str(tmp_path_factory.mktemp("programs")))
+        patch.setenv("NEURAL_ENV_PRECISION", "f32")
+        yield _rolled(request.param, mortal_world_folder, tmp_path_factory.mktemp("agent"))
+
+
+def _rolled(observe, world_folder, out):
+    config = DreamsConfig(observe=observe, num_steps=1, horizon=4)
+    loaded = checkpoint.load(world_folder)
+    run = DreamAgentRun(out=out, dreams=config, preset="tiny")
     policy = agent_of(run, loaded).policy
     states = DreamState(jnp.asarray(loaded.starts.latents), jnp.asarray(loaded.starts.actions))
     places = jax.jit(partial(beginnings, config=config))(loaded.world, states)
@@ -39,7 +46,7 @@ def rolled(request, mortal_world_folder, tmp_path_factory):
         step = step_fn(world, places, loaded.game, config)
         return rollout_in_dream(step, replaced(policy, params), dreams, memory, key, STEPS)
 
-    dream = Dream(str(mortal_world_folder), config.observe == "rgb", runtime="openvino", streams=2)
+    dream = Dream(str(world_folder), config.observe == "rgb", runtime="openvino", streams=2)
     by_host = HostRollout(dream, config, config.dials(loaded.world), policy, STEPS)
     first, again = (by_host(places, params, dreams, memory, key) for _ in range(2))
     return jax.device_get((jax.jit(by_xla)(loaded.world, params, dreams, memory, key), first, again))
@@ -68,10 +75,8 @@ def test_equal_keys_are_equal_roll_outs(rolled):
     jax.tree.map(np.testing.assert_array_equal, first, again)
 
 
-def test_a_price_on_disagreement_is_xlas(tmp_path, monkeypatch):
-    monkeypatch.delenv("NEURAL_ENV_RUNTIME")
-    priced = DreamsConfig(disagreement=0.1)
-    assert DreamAgentRun(out=tmp_path).chosen_runtime() == "openvino"
-    assert DreamAgentRun(out=tmp_path, dreams=priced).chosen_runtime() == "xla"
-    with pytest.raises(ValueError, match="disagreement is XLA's work: choose --runtime xla"):
-        DreamAgentRun(out=tmp_path, dreams=priced, runtime="openvino").chosen_runtime()
+def test_settings_that_openvino_cannot_serve_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="disagreement is XLA's work: choose the runtime xla"):
+        DreamAgentRun(out=tmp_path, dreams=DreamsConfig(disagreement=0.1), runtime="openvino")
+    with pytest.raises(ValueError, match="runtime must be one of"):
+        DreamAgentRun(out=tmp_path, runtime="opnvino")

@@ -1,8 +1,12 @@
 """Convolutions in 8-bit integers: which, how near, and who decides."""
 
+from dataclasses import replace
+
 import gymnasium as gym
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 pytest.importorskip("openvino")
 pytest.importorskip("flatbuffers")
@@ -10,8 +14,11 @@ pytest.importorskip("flatbuffers")
 import openvino as ov
 from openvino import opset13 as ops
 
-from neural_env.runtime import openvino as runtime
+from neural_env import checkpoint
+from neural_env.runtime import precision
 from neural_env.runtime.quantise import LEAST, peak_to_noise, quantised
+from neural_env.world.model import PRESETS, WorldModel
+from neural_env.world.unet import UNetConfig
 
 ID = "neural_env:NeuralDoom-v0"
 
@@ -73,7 +80,7 @@ def test_peak_to_noise_of_frames_is_psnr():
 def test_a_precision_that_does_not_exist_is_refused(monkeypatch):
     monkeypatch.setenv("NEURAL_ENV_PRECISION", "int4")
     with pytest.raises(ValueError, match=r"\$NEURAL_ENV_PRECISION must be one of auto, f32, bf16, i8, got 'int4'"):
-        runtime.asked_precision()
+        precision.asked()
 
 
 @pytest.mark.slow
@@ -81,8 +88,8 @@ def test_a_precision_that_does_not_exist_is_refused(monkeypatch):
 def test_the_bundled_world_in_integers_is_above_40_db(monkeypatch, num_steps):
     """Also where dreams have gone that integers weren't fitted to."""
     envs = []
-    for precision in ("f32", "i8"):
-        monkeypatch.setenv("NEURAL_ENV_PRECISION", precision)
+    for asked in ("f32", "i8"):
+        monkeypatch.setenv("NEURAL_ENV_PRECISION", asked)
         envs.append(gym.make(ID, runtime="openvino", num_steps=num_steps, termination="never"))
         envs[-1].reset(seed=3)
         envs[-1].step(0)  # the graph is made here
@@ -97,8 +104,76 @@ def test_the_bundled_world_in_integers_is_above_40_db(monkeypatch, num_steps):
         env.close()
 
 
-def test_steps_that_were_drawn_ahead_are_those_that_would_be_drawn(tiny_world_folder):
-    """A dream that is set back, or whose temperature is turned, must not show what was drawn for another."""
+@pytest.fixture
+def wide_world_folder(game, perturbed, tiny_starts, tmp_path):
+    """A tiny world whose U-Net has convolutions that are worth rounding."""
+    model = replace(PRESETS["tiny"], unet=UNetConfig(widths=(LEAST, LEAST), blocks=1, embedding=16))
+    world = perturbed(jax.jit(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))(), scale=0.02)
+    checkpoint.save(checkpoint.Checkpoint(world, model, game, tiny_starts, {"preset": "tiny"}, {}), tmp_path / "wide")
+    return tmp_path / "wide"
+
+
+@pytest.mark.parametrize(
+    ("faster", "decibels", "expected"), [(True, 60.0, "i8"), (True, 30.0, "f32"), (False, 60.0, "f32")]
+)
+def test_integers_are_taken_where_they_are_faster_and_show_the_same(
+    monkeypatch, tmp_path, wide_world_folder, faster, decibels, expected
+):
+    monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path / "programs"))
+    monkeypatch.setattr(precision, "integers_are_faster", lambda: faster)
+    monkeypatch.setattr(precision, "floats", lambda: "f32")
+    monkeypatch.setattr("neural_env.runtime.openvino.peak_to_noise", lambda *_: decibels)
+    for _ in range(2):  # the second reads what was kept
+        env = gym.make(ID, checkpoint=str(wide_world_folder), runtime="openvino", termination="never")
+        env.reset(seed=0)
+        env.step(1)
+        programs = env.unwrapped._dream._openvino._programs
+        assert [program.precision for name, program in programs.items() if name.startswith("step")] == [expected]
+        env.close()
+        monkeypatch.setattr("neural_env.runtime.openvino.split", None)
+
+
+def test_in_integers_a_dream_among_many_is_what_it_is_alone_whoever_asked_first(
+    monkeypatch, tmp_path, wide_world_folder
+):
+    monkeypatch.setenv("NEURAL_ENV_PRECISION", "i8")
+    shown = []
+    for first, temperatures in enumerate(((0.0, 1.0), (2.0, 1.0))):  # the graph is made at the first
+        monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path / str(first)))
+        env = gym.make(ID, checkpoint=str(wide_world_folder), runtime="openvino", termination="never")
+        for temperature in temperatures:
+            env.unwrapped.temperature = temperature
+            env.reset(seed=7)
+            frame = env.step(1)[0]
+        shown.append(frame)
+        env.close()
+    envs = gym.make_vec(ID, 3, checkpoint=str(wide_world_folder), runtime="openvino", termination="never")
+    envs.reset(seed=[5, 6, 7])
+    together = envs.step(np.ones(3, np.int64))[0]
+    envs.close()
+    np.testing.assert_array_equal(shown[0], shown[1])
+    np.testing.assert_allclose(np.float64(together[2]), np.float64(shown[0]), atol=1)
+
+
+@pytest.mark.parametrize(("dial", "value"), [("temperature", 0.1), ("context_noise", 0.3)])
+def test_what_was_drawn_ahead_is_not_used_once_a_dial_is_turned(tiny_world_folder, dial, value):
+    def made():
+        env = gym.make(ID, checkpoint=str(tiny_world_folder), runtime="openvino")
+        env.reset(seed=0)
+        return env
+
+    env, other = made(), made()
+    env.step(1)
+    moment = env.unwrapped.get_state()
+    setattr(env.unwrapped, dial, value)
+    setattr(other.unwrapped, dial, value)
+    other.unwrapped.set_state(moment)  # it has drawn nothing ahead
+    np.testing.assert_array_equal(env.step(2)[0], other.step(2)[0])
+    for one in (env, other):
+        one.close()
+
+
+def test_a_dream_that_is_set_back_goes_on_as_it_did(tiny_world_folder):
     env = gym.make(ID, checkpoint=str(tiny_world_folder), runtime="openvino")
     env.reset(seed=0)
     env.step(1)
@@ -106,9 +181,5 @@ def test_steps_that_were_drawn_ahead_are_those_that_would_be_drawn(tiny_world_fo
     straight = [env.step(action)[0] for action in (1, 2)]
     env.unwrapped.set_state(before)
     again = [env.step(action)[0] for action in (1, 2)]
-    env.unwrapped.set_state(before)
-    env.unwrapped.temperature = 0.1
-    cooler = env.step(1)[0]
     env.close()
     np.testing.assert_array_equal(straight, again)
-    assert not np.array_equal(straight[0], cooler)

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The whole recipe of the bundled world `defend_the_center`: two hours on two CPU cores.
+# Every line goes on where it was if it is interrupted and run again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+world=${1:-neural_env/checkpoints/defend_the_center}
+verb=.venv/bin/neural-env
+
+agent=data/defend_the_center_agent   # 300 episodes of runs/agents/defend_the_center, 101k frames
+random=data/defend_the_center_sticky # 500 of sticky random play, 43k frames
+ppo=data/ppo_defend_the_center       # all that the agent's own training recorded, from its first clumsy game on
+run=out/defend_the_center
+$verb collect --scenario defend_the_center --policy runs/agents/defend_the_center --episodes 300 --workers 2 --out $agent
+$verb collect --scenario defend_the_center --episodes 500 --workers 2 --out $random
+$verb train agent --preset fast --reward scenario --scenario defend_the_center --total-steps 450000 \
+    --record $ppo --out out/agents/defend_the_center # 13 minutes
+
+all="--data $agent $random $ppo --max-frames-per-dataset 60000 --out $run" # 151k training frames
+$verb train autoencoder $all --steps 1300 --seed 1                        # 9 minutes
+$verb train denoiser $all --steps 7000 --seed 1 --learning-rate 1e-3 \
+    --uniform 0.6 --events 0.4 --lead 6 --kinds kill damage death         # 50 minutes, with encoding
+$verb train outcome $all --steps 2000 --seed 1
+$verb train sampler $all --windows 128 --sigma-lasts 0.02 0.5 1.0 1.5 2.0
+$verb train decoder $all --steps 700 --seed 1
+$verb bundle --data $agent $random $ppo --max-frames-per-dataset 60000 --run $run --starts 16 --out "$world"
+$verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 \
+    --policies sticky_random runs/agents/defend_the_center --write
