@@ -20,6 +20,8 @@ ov = pytest.importorskip("openvino")
 sys.path.insert(0, str(Path(__file__).parent))
 from turns import in_turns  # noqa: E402
 
+from neural_env.runtime.openvino import _Kind  # noqa: E402
+
 ID = "neural_env:NeuralDoom-v0"
 
 
@@ -63,7 +65,7 @@ def test_one_dream(benchmark, monkeypatch, num_steps, precision):
     runs = [lambda env=env: env.step(1) for env in envs.values()]
     xla, openvino = alternating(*runs)
     inner = envs["openvino"].unwrapped
-    program = inner._dream._openvino._step(inner.dials(), False)
+    program = inner._dream._openvino._step(inner.dials(), _Kind(noisy=False, hot=False))
     graph = program._requests[0]._request  # its inputs are still those of the last step
     below, whole = alternating(graph.infer, runs[1])
     speed = flops_of_a_step(inner._dream, num_steps) / below

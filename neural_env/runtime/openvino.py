@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from jax import export
 import neural_env
 from neural_env.checkpoint import Starts
 from neural_env.envs import core
-from neural_env.envs.arguments import CONTEXT_NOISE_MAX, TEMPERATURE_MAX
+from neural_env.envs.arguments import CONTEXT_NOISE_MAX
 from neural_env.envs.core import Carry, DreamState, Info, Step
 from neural_env.envs.dials import Dials
 from neural_env.runtime import cache, precision, usable_cores
@@ -41,7 +41,8 @@ Play = Callable[["Program"], list[Inputs]]
 _STAND_INS: Any = (0, (0, 0), 0, 0, Info(*cast(Any, (0, 0))))  # a step with a number for each array
 _LEAST_PEAK = 45.0  # dB of PSNR between pictures in floats and in integers
 _MOMENTS, _MOMENT_STEPS = 16, 4  # dreams, and steps of each, that integers are fitted to and judged by
-_TRIED = ((1.0, 0.1), (TEMPERATURE_MAX, CONTEXT_NOISE_MAX))  # temperature and context noise of these dreams, in turn
+_WARMEST = 1.3  # temperature that integers are fitted to; above it numbers are larger than they can say
+_TRIED = ((1.0, 0.1), (_WARMEST, CONTEXT_NOISE_MAX))  # temperature and context noise of these dreams, in turn
 _SOURCES = ("world", "runtime", "envs/core.py", "envs/dials.py", "arrays.py")  # what a graph is made of
 
 
@@ -201,12 +202,12 @@ class OpenVino:
     def advance_rows(self, carries: Sequence[Carry], actions: Sequence[int], dials: Sequence[Dials]) -> list[Step]:
         """`core.advance` of each row; their dials differ in numbers at most."""
         steps: list[Any] = [None] * len(carries)
-        for noisy in (False, True):
-            rows = [i for i, dial in enumerate(dials) if (dial.context_noise > 0) == noisy]
-            if rows:
-                calls = [_call(carries[i], actions[i], dials[i], noisy) for i in rows]
-                for i, step in zip(rows, self._step(dials[rows[0]], noisy).rows(calls), strict=True):
-                    steps[i] = _moved_on(step, carries[i], actions[i])
+        kinds = [_Kind.of(dial) for dial in dials]
+        for kind in sorted(set(kinds)):
+            rows = [i for i, its in enumerate(kinds) if its == kind]
+            calls = [_call(carries[i], actions[i], dials[i], kind.noisy) for i in rows]
+            for i, step in zip(rows, self._step(dials[rows[0]], kind).rows(calls), strict=True):
+                steps[i] = _moved_on(step, carries[i], actions[i])
         return steps
 
     def rollout(self, carry: Carry, actions: Sequence[int], dials: Dials) -> Step:
@@ -221,15 +222,19 @@ class OpenVino:
 
     def screen(self, state: DreamState) -> Array:
         """`core.screen`."""
-        program = self._program("screen", lambda world: lambda drawn, given: core.screen(world, given), (), 0)
+        program = self._program(
+            "screen", lambda world: lambda drawn, given: core.screen(world, given), (), 0, self._shapes
+        )
         return program((), tuple(map(np.asarray, state)))  # type: ignore[no-any-return]
 
     def variables(self, state: DreamState) -> Array:
         """`core.variables`."""
-        program = self._program("variables", lambda world: lambda drawn, given: core.variables(world, given), (), 0)
+        program = self._program(
+            "variables", lambda world: lambda drawn, given: core.variables(world, given), (), 0, self._shapes
+        )
         return program((), tuple(map(np.asarray, state)))  # type: ignore[no-any-return]
 
-    def _step(self, dials: Dials, noisy: bool) -> Program:
+    def _step(self, dials: Dials, kind: _Kind) -> Program:
         num_steps, termination = dials.num_steps, dials.termination
         observe: core.Observe = core.screen if self._decodes else core.latent
 
@@ -238,7 +243,7 @@ class OpenVino:
                 key, temperature, *level = drawn
                 state, action = given
                 turned = Dials(
-                    context_noise=level[0] if noisy else 0.0,
+                    context_noise=level[0] if kind.noisy else 0.0,
                     temperature=temperature,
                     num_steps=num_steps,
                     termination=termination,
@@ -249,10 +254,11 @@ class OpenVino:
             return step
 
         key, number = described((2,), np.uint32), described((), np.float32)
-        drawn = (key, number, number) if noisy else (key, number)
-        name = f"step {num_steps} {termination} {noisy} {self._decodes}"
+        drawn = (key, number, number) if kind.noisy else (key, number)
+        name = f"step {num_steps} {termination} {kind.noisy} {kind.hot} {self._decodes}"
         leaves: Any = Step(*_STAND_INS)
-        return self._program(name, stepping, drawn, leaves, lambda program: self._played(program, noisy))
+        play = None if kind.hot else lambda program: self._played(program, kind.noisy)
+        return self._program(name, stepping, drawn, leaves, (self._shapes, described((), np.int32)), play)
 
     def _played(self, program: Program, noisy: bool) -> list[Inputs]:
         """The inputs of the steps of a few dreams, of random actions, whatever the dials of who asks first."""
@@ -269,19 +275,21 @@ class OpenVino:
                 carry = _moved_on(program(*call), carry, action).state
         return rows
 
-    def _program(self, name: str, make: Any, drawn: Any, structure: Any, play: Play | None = None) -> Program:
+    def _program(
+        self, name: str, make: Any, drawn: Any, structure: Any, given: Any, play: Play | None = None
+    ) -> Program:
         if name not in self._programs:
-            self._programs[name] = self._made(name, make, drawn, jax.tree.structure(structure), play)
+            self._programs[name] = self._made(name, make, drawn, jax.tree.structure(structure), given, play)
         return self._programs[name]
 
-    def _made(self, name: str, make: Any, drawn: Any, structure: Any, play: Play | None) -> Program:
+    def _made(self, name: str, make: Any, drawn: Any, structure: Any, given: Any, play: Play | None) -> Program:
+        """`play` gives inputs that a graph in integers is fitted to and judged by; without it there is none."""
         options = {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": usable_cores()}
         asked = precision.asked()
         entry = hashlib.sha256(self._seed + f"{name} {options} {asked}".encode()).hexdigest()[:32] + ".openvino"
         with Note(f"preparing {name.split()[0]!r} for this CPU"):
             if (kept := cache.read(entry)) is not None and (program := _loaded(kept, structure, options)) is not None:
                 return program
-            given = self._shapes if play is None else (self._shapes, described((), np.int32))
             found = split(make(self._world()), drawn, given)
             draws = bytes(export.export(jax.jit(found.draws))(*jax.tree.leaves(drawn)).serialize())
             chosen = precision.floats() if asked in ("auto", "i8") else asked
@@ -304,6 +312,18 @@ class OpenVino:
         versions = repr((precision.machine(), __version__, jax.__version__, np.__version__)).encode()
         starts = self._starts.latents.tobytes() + self._starts.actions.tobytes()
         return hashlib.sha256(self._about + hashlib.sha256(starts).digest() + code + versions).digest()
+
+
+class _Kind(NamedTuple):
+    """What a step's graph depends on beside the static dials."""
+
+    noisy: bool  # the context is corrupted
+    hot: bool  # it is drawn at a temperature that integers weren't fitted to
+
+    @classmethod
+    def of(cls, dials: Dials) -> _Kind:
+        """The kind of a step with these dials."""
+        return cls(bool(dials.context_noise > 0), bool(dials.temperature > _WARMEST))
 
 
 def _call(carry: Carry, action: int, dials: Dials, noisy: bool) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -133,12 +133,27 @@ def test_integers_are_taken_where_they_are_faster_and_show_the_same(
         monkeypatch.setattr("neural_env.runtime.openvino.split", None)
 
 
+def test_hot_dreams_are_floats(monkeypatch, tmp_path, wide_world_folder):
+    monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path / "programs"))
+    monkeypatch.setenv("NEURAL_ENV_PRECISION", "i8")
+    env = gym.make(ID, checkpoint=str(wide_world_folder), runtime="openvino", termination="never")
+    env.reset(seed=0)
+    found = []
+    for temperature in (1.0, 1.31, 1.3):
+        env.unwrapped.temperature = temperature
+        env.step(1)
+        steps = [name for name in env.unwrapped._dream._openvino._programs if name.startswith("step")]
+        found.append([env.unwrapped._dream._openvino._programs[name].precision for name in steps])
+    env.close()
+    assert [kinds.count("i8") for kinds in found] == [1, 1, 1] and [len(kinds) for kinds in found] == [1, 2, 2]
+
+
 def test_in_integers_a_dream_among_many_is_what_it_is_alone_whoever_asked_first(
     monkeypatch, tmp_path, wide_world_folder
 ):
     monkeypatch.setenv("NEURAL_ENV_PRECISION", "i8")
     shown = []
-    for first, temperatures in enumerate(((0.0, 1.0), (2.0, 1.0))):  # the graph is made at the first
+    for first, temperatures in enumerate(((0.0, 1.0), (1.3, 1.0))):  # the graph is made at the first
         monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path / str(first)))
         env = gym.make(ID, checkpoint=str(wide_world_folder), runtime="openvino", termination="never")
         for temperature in temperatures:

@@ -97,6 +97,30 @@ def test_a_training_in_two_parts_makes_the_agent_of_one(trained, mortal_world_fo
     np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
+def test_a_training_by_openvino_in_two_parts_makes_the_agent_of_one(mortal_world_folder, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path / "programs"))
+    one, parts = tmp_path / "one", tmp_path / "parts"
+    train_dream_agent(tiny(one, mortal_world_folder, runtime="openvino"))
+    for _ in range(UPDATES):
+        train_dream_agent(tiny(parts, mortal_world_folder, runtime="openvino", max_minutes=0.0))
+    agents = [read_agent(run) for run in (one, parts)]
+    kernels = [np.asarray(agent.policy.picture.kernel[...]) for agent in agents]
+    np.testing.assert_array_equal(*kernels)
+    assert agents[0].provenance["runtime"] == "openvino"
+
+
+def test_a_run_from_before_runtimes_could_be_chosen_is_gone_on_with(mortal_world_folder, tmp_path):
+    out = tmp_path / "old"
+    train_dream_agent(tiny(out, mortal_world_folder, max_minutes=0.0))
+    settings = json.loads((out / "run.json").read_text())
+    assert settings.pop("runtime") == "xla"
+    (out / "run.json").write_text(json.dumps(settings))
+    train_dream_agent(tiny(out, mortal_world_folder))
+    with pytest.raises(ValueError, match="runtime 'xla', not 'openvino'"):
+        train_dream_agent(tiny(out, mortal_world_folder, runtime="openvino"))
+
+
 def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(trained, mortal_world_folder, tmp_path):
     data = tmp_path / "data"
     collect(CollectConfig(out=data, scenario="take_cover", episodes=4, first_seed=2, max_episode_steps=12))
