@@ -2,6 +2,7 @@
 
 import doctest
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -12,10 +13,12 @@ import neural_env
 from neural_env import bundled
 from neural_env import checkpoint as checkpoints
 from neural_env.evaluation.frames import psnr
+from neural_env.evaluation.players import players_of
 from neural_env.evaluation.world import Dials, long_dream, real_episodes, seeds_of, teacher_forced, windows_of
 from neural_env.wrappers import ShadowMode, shadow_mode
 
 NAMES = checkpoints.bundled_names()
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -53,11 +56,14 @@ def test_a_bundled_world_passes_gymnasiums_checker(name):
 
 @pytest.mark.slow
 def test_a_bundled_world_is_as_true_as_its_scores_say(world):
-    episodes = real_episodes(world.game, seeds_of("test", 3))
+    # By the players of the stored scores, in turn: what copying the last frame is worth depends on who plays.
+    named = world.scores["command"].split("--policies ")[1].split(" --")[0].split()
+    players = players_of(world.game, [str(ROOT / name) if "/" in name else name for name in named])
+    episodes = real_episodes(world.game, seeds_of("test", 4), players)
     dials = Dials(**world.scores["dials"])
     forced = teacher_forced(world.world, windows_of(episodes, world.model.unet.context), dials)
     stored = world.scores["teacher_forced"]
-    # Three episodes of the fifty: the gains over the baselines move less than the levels do.
+    # A few episodes of many: the gains over the baselines move less than the levels do.
     for baseline in ("copy_last_psnr", "shuffled_psnr"):
         gain, expected = forced["psnr"] - forced[baseline], stored["psnr"] - stored[baseline]
         assert gain == pytest.approx(expected, abs=0.6)
@@ -69,13 +75,16 @@ def test_a_bundled_dream_neither_fades_nor_freezes_over_200_steps(world):
     """It is blurrier than the game from its first frame on (the README says so); it must not get worse from there."""
     dreamed = long_dream(world.world, world.starts, Dials(**world.scores["dials"]), 200)
     real = real_episodes(world.game, seeds_of("test", 1))[0].frames
+    still = np.ptp(real[:, 100:], axis=0) == 0  # of the HUD: all but ammunition, health and face
+    assert still.mean() > 0.5
 
     def sharpness(frames):  # mean step between neighbouring pixels, in grey levels
         return np.abs(np.diff(frames.astype(np.float32), axis=2)).mean()
 
     assert 0.8 < sharpness(dreamed[-20:]) / sharpness(dreamed[:20]) < 1.25
     assert sharpness(dreamed[-20:]) > 0.5 * sharpness(real)
-    assert psnr(dreamed[-1, 100:], real[0, 100:]) > 30  # the HUD
+    error = (dreamed[-1, 100:].astype(np.float32) - real[0, 100:])[still]
+    assert np.sqrt(np.square(error).mean()) < 8  # grey levels: 30 dB
     assert psnr(dreamed[:-50], dreamed[50:]).mean() < 30  # the player moves
 
 
