@@ -17,12 +17,12 @@ $verb train agent --preset fast --reward scenario --scenario defend_the_center -
     --record $ppo --out out/agents/defend_the_center # 13 minutes
 
 all="--data $agent $random $ppo --max-frames-per-dataset 60000 --out $run" # 151k training frames
-$verb train autoencoder $all --steps 1300 --seed 1                        # 9 minutes
+$verb train autoencoder $all --steps 1300 --seed 1                        # 13 minutes
 $verb train denoiser $all --steps 7000 --seed 1 --learning-rate 1e-3 \
-    --uniform 0.6 --events 0.4 --lead 6 --kinds kill damage death         # 50 minutes, with encoding
-$verb train outcome $all --steps 2000 --seed 1
-$verb train sampler $all --windows 128 --sigma-lasts 0.02 0.5 1.0 1.5 2.0
-$verb train decoder $all --steps 700 --seed 1
+    --uniform 0.6 --events 0.4 --lead 6 --kinds kill damage death         # 57 minutes, 12 of them for encoding
+$verb train outcome $all --steps 2000 --seed 1                            # 7 minutes
+$verb train sampler $all --windows 128 --sigma-lasts 0.02 0.5 1.0 1.5 2.0 # 2 minutes
+$verb train decoder $all --steps 700 --seed 1 --max-minutes 6             # which made 650 of them
 $verb bundle --data $agent $random $ppo --max-frames-per-dataset 60000 --run $run --starts 16 --out "$world"
-$verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 \
+$verb evaluate world --checkpoint "$world" --episodes 40 --rollouts 64 \
     --policies sticky_random runs/agents/defend_the_center --write

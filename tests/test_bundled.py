@@ -85,7 +85,8 @@ def test_a_bundled_dream_neither_fades_nor_freezes_over_200_steps(world):
     assert sharpness(dreamed[-20:]) > 0.5 * sharpness(real)
     error = (dreamed[-1, 100:].astype(np.float32) - real[0, 100:])[still]
     assert np.sqrt(np.square(error).mean()) < 8  # grey levels: 30 dB
-    assert psnr(dreamed[:-50], dreamed[50:]).mean() < 30  # the player moves
+    # The player moves: frames differ by more than coding them costs.
+    assert psnr(dreamed[:-50], dreamed[50:]).mean() < world.scores["teacher_forced"]["autoencoder_psnr"]
 
 
 @pytest.mark.slow

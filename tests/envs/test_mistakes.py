@@ -30,7 +30,7 @@ def env(tiny_world_folder):
         (lambda env: env.branch({}, [0]), TypeError, "branch must be a Snapshot"),
         (lambda env: env.branch(env.get_state(), [[0], [0, 1]]), gym.error.InvalidAction, "give all rows one length"),
         (lambda env: env.branch(env.get_state(), [np.nan]), gym.error.InvalidAction, "integers of 0..2"),
-        (lambda env: NeuralDoom(scenario="basic"), ValueError, "only of ['take_cover']"),
+        (lambda env: NeuralDoom(scenario="basic"), ValueError, "only of ['defend_the_center', 'take_cover']"),
         (lambda env: NeuralDoom(temprature=1), TypeError, "it has scenario, checkpoint, num_steps"),
         (lambda env: NeuralDoom(checkpoint="no/such/world"), ValueError, "neural-env bundle"),
     ],
