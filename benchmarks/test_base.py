@@ -50,9 +50,8 @@ def test_base(benchmark, folder, num_steps, runtime):
     benchmark.pedantic(env.step, args=(1,), rounds=60, warmup_rounds=5)
     if benchmark.stats is not None:  # None under --benchmark-disable
         speed = 1 / benchmark.stats.stats.median
-        programs = getattr(env.unwrapped._dream._openvino, "_programs", {})
-        steps = [program.precision for name, program in programs.items() if name.startswith("step")]
-        benchmark.extra_info.update(precision=steps[0] if steps else "f32")
+        made = env.unwrapped._dream._openvino.steps if runtime == "openvino" else []
+        benchmark.extra_info.update(precision=made[0].precision if made else "f32")
         benchmark.extra_info.update(frames_per_s=speed, times_gamengen=speed / STEPS_PER_SECOND[num_steps])
     assert frame.shape == (240, 320, 3)
     env.close()

@@ -9,18 +9,13 @@ the graph: randomness, copies, Python, Gymnasium. With `-s` that is printed. Run
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import gymnasium as gym
 import numpy as np
 import pytest
 
-ov = pytest.importorskip("openvino")
-sys.path.insert(0, str(Path(__file__).parent))
-from turns import in_turns  # noqa: E402
+from neural_env.bench.clock import in_turns
 
-from neural_env.runtime.openvino import _Kind  # noqa: E402
+ov = pytest.importorskip("openvino")
 
 ID = "neural_env:NeuralDoom-v0"
 
@@ -65,7 +60,7 @@ def test_one_dream(benchmark, monkeypatch, num_steps, precision):
     runs = [lambda env=env: env.step(1) for env in envs.values()]
     xla, openvino = alternating(*runs)
     inner = envs["openvino"].unwrapped
-    program = inner._dream._openvino._step(inner.dials(), _Kind(noisy=False, hot=False))
+    (program,) = inner._dream._openvino.steps
     graph = program._requests[0]._request  # its inputs are still those of the last step
     below, whole = alternating(graph.infer, runs[1])
     speed = flops_of_a_step(inner._dream, num_steps) / below

@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 
 from neural_env import checkpoint
+from neural_env.bench.clock import in_turns
 from neural_env.envs import core
 
-torch = pytest.importorskip("torch")
-ov = pytest.importorskip("openvino")
+pytest.importorskip("torch")
+pytest.importorskip("openvino")
 sys.path.insert(0, str(Path(__file__).parent))
-from torch_unet import twin  # noqa: E402
-from turns import in_turns  # noqa: E402
+import openvino as ov
+import torch
+from torch_unet import twin
 
-from neural_env.runtime.quantise import quantised  # noqa: E402
-from neural_env.runtime.translate import split  # noqa: E402
+from neural_env.runtime.quantise import quantised
+from neural_env.runtime.translate import split
 
 
 @pytest.fixture(scope="module")

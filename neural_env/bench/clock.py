@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from neural_env.runtime import usable_cores
 
@@ -32,6 +33,25 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str,
             taken[name].append(time.perf_counter() - began)
         rounds += 1
     return {name: float(np.median(values)) for name, values in taken.items()}
+
+
+def in_turns(*runs: Callable[[], Any], rounds: int = 12, calls: int = 8) -> npt.NDArray[Any]:
+    """Seconds of each call, `[rounds, runs, calls]`: for what `in_turn` would measure the other's threads with.
+
+    A few calls a turn, of which the first doesn't count: nobody uses two runtimes at once, and the threads of the one
+    spin for a while after each call, on the cores of the other. Whose turn is first changes from round to round.
+    """
+    taken = np.zeros((rounds, len(runs), calls))
+    for run in runs:
+        run()
+    for number in range(rounds):
+        for place in np.roll(np.arange(len(runs)), number):
+            runs[place]()
+            for call in range(calls):
+                began = time.perf_counter()
+                runs[place]()
+                taken[number, place, call] = time.perf_counter() - began
+    return taken
 
 
 def matrix_products(side: int = 2048) -> dict[str, Callable[[], Any]]:

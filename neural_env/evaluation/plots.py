@@ -115,10 +115,10 @@ def plot_stability(long: stability.LongDreams, rows: list[Row], path: Path) -> N
 
 
 def _plot_frechet(axes: Any, rows: list[Row]) -> None:
-    axes.set(title="FD-VGG16", ylim=(0, None))
     for i, row in enumerate(rows):
         assert row.value is not None
         axes.plot(i, row.value.value, "o", color="tab:blue")
         axes.vlines(i, row.value.low, row.value.high, color="tab:blue")
     if rows:
         axes.axhline(rows[0].baselines["real against real"].value, color="tab:gray", linestyle="--")
+    axes.set(title="FD-VGG16", ylim=(0, None))  # last: a limit that is set keeps what comes later out of sight

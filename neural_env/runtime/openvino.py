@@ -80,30 +80,21 @@ class Program:
         results: list[Any] = []
         begun: list[tuple[_Request, list[Any]]] = []
         try:
-            self._run(calls, results, begun)
+            for i, (drawn, given) in enumerate(calls):
+                draws = self._draw(drawn)  # while others are at work
+                request = self._requests[i % len(self._requests)]
+                if i >= len(self._requests):
+                    results.append(self._finish(*begun[0]))
+                    del begun[0]
+                request.start(self._inputs_of(draws, given))
+                begun.append((request, draws))
+            if len(calls) == 1:
+                self._draw_ahead(calls[0][0], begun[0][1])
+            results += [self._finish(*one) for one in begun]
         finally:  # an interrupted call must not leave a graph at work on buffers that the next one fills
             for request, _ in begun:
                 request.wait()
         return results
-
-    def _run(
-        self,
-        calls: Sequence[tuple[Sequence[Any], Sequence[Any]]],
-        results: list[Any],
-        begun: list[tuple[_Request, list[Any]]],
-    ) -> None:
-        """Fills in the results of `calls`; `begun` is what is at work."""
-        for i, (drawn, given) in enumerate(calls):
-            draws = self._draw(drawn)  # while others are at work
-            request = self._requests[i % len(self._requests)]
-            if i >= len(self._requests):
-                results.append(self._finish(*begun[0]))
-                del begun[0]
-            request.start(self._inputs_of(draws, given))
-            begun.append((request, draws))
-        if len(calls) == 1:
-            self._draw_ahead(calls[0][0], begun[0][1])
-        results += [self._finish(*one) for one in begun]
 
     def inputs(self, drawn: Sequence[Any], given: Sequence[Any]) -> Inputs:
         """What the graph is given in that call."""
@@ -220,6 +211,11 @@ class OpenVino:
         played: Step = jax.tree.map(lambda *rows: np.stack(rows), *steps)
         return played._replace(state=carry)
 
+    @property
+    def steps(self) -> list[Program]:
+        """The programs of steps that were made so far."""
+        return [program for name, program in self._programs.items() if name.startswith("step")]
+
     def screen(self, state: DreamState) -> Array:
         """`core.screen`."""
         program = self._program(
@@ -267,7 +263,7 @@ class OpenVino:
             temperature, level = _TRIED[number % len(_TRIED)]
             dials = Dials(temperature=temperature, context_noise=level)
             past = DreamState(self._starts.latents[i].astype(np.float32), self._starts.actions[i])
-            carry = Carry(np.array([0, i], np.uint32), past)  # type: ignore[arg-type]
+            carry = core.carry_from(jax.random.key(i), past)
             for _ in range(_MOMENT_STEPS):
                 action = int(rng.integers(self._num_actions))
                 call = _call(carry, action, dials, noisy)

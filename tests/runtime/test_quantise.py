@@ -127,8 +127,7 @@ def test_integers_are_taken_where_they_are_faster_and_show_the_same(
         env = gym.make(ID, checkpoint=str(wide_world_folder), runtime="openvino", termination="never")
         env.reset(seed=0)
         env.step(1)
-        programs = env.unwrapped._dream._openvino._programs
-        assert [program.precision for name, program in programs.items() if name.startswith("step")] == [expected]
+        assert [program.precision for program in env.unwrapped._dream._openvino.steps] == [expected]
         env.close()
         monkeypatch.setattr("neural_env.runtime.openvino.split", None)
 
@@ -142,8 +141,7 @@ def test_hot_dreams_are_floats(monkeypatch, tmp_path, wide_world_folder):
     for temperature in (1.0, 1.31, 1.3):
         env.unwrapped.temperature = temperature
         env.step(1)
-        steps = [name for name in env.unwrapped._dream._openvino._programs if name.startswith("step")]
-        found.append([env.unwrapped._dream._openvino._programs[name].precision for name in steps])
+        found.append([program.precision for program in env.unwrapped._dream._openvino.steps])
     env.close()
     assert [kinds.count("i8") for kinds in found] == [1, 1, 1] and [len(kinds) for kinds in found] == [1, 2, 2]
 
