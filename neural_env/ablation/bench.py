@@ -43,6 +43,7 @@ from neural_env.game import GameConfig, first_difference
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
 from neural_env.training.latents import Windows, encoded
 from neural_env.training.loop import Batch, DeviceBatch, Logs, LoopConfig, Stage, finished, train
+from neural_env.training.optimisers import OptimiserName
 from neural_env.training.run import some_frames
 from neural_env.training.state import has_state
 from neural_env.version import __version__
@@ -315,7 +316,7 @@ class Bench:
         for part in parts:
             material = self._material(arm, world, seed)
             steps = max(1, round(part.share * self.sizes.steps))
-            loop = self._loop(steps, max(1, self.sizes.batch // part.items), part.learning_rate, seed)
+            loop = self._loop(steps, max(1, self.sizes.batch // part.items), part.learning_rate, seed, part.optimiser)
             described = {"after": described, "part": _described(part), "loop": _lasting(loop)}
             folder = self._part_folder(part.name, described)
             module = self._trained(partial(part.stage, world, material), part.module(world), loop, folder)
@@ -351,11 +352,14 @@ class Bench:
 
         return Material(corpus, windows, min(self.sizes.frames, 8_000), seed)
 
-    def _loop(self, steps: int, batch: int, learning_rate: float, seed: int) -> LoopConfig:
+    def _loop(
+        self, steps: int, batch: int, learning_rate: float, seed: int, optimiser: OptimiserName = "adamw"
+    ) -> LoopConfig:
         minutes = max(0.0, (self._deadline - time.monotonic()) / 60)
         return LoopConfig(
             steps=steps,
             batch=batch,
+            optimiser=optimiser,
             learning_rate=learning_rate,
             warmup=min(200, steps // 4),
             seed=seed,

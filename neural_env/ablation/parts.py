@@ -14,6 +14,7 @@ from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.distill import DistillConfig, DistillStage
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Stage
+from neural_env.training.optimisers import OptimiserName
 from neural_env.training.rollout import RolloutConfig, RolloutStage
 from neural_env.world.conditioning import CONTEXT_NOISE_MAX
 from neural_env.world.distilled import Distilled
@@ -45,6 +46,11 @@ class Part(Protocol):
     @property
     def learning_rate(self) -> float:
         """At its highest."""
+        ...
+
+    @property
+    def optimiser(self) -> OptimiserName:
+        """See `training.optimisers`."""
         ...
 
     @property
@@ -85,6 +91,7 @@ class TeacherForced(OfDenoiser):
     context_noise: float = CONTEXT_NOISE_MAX  # highest level at which they are corrupted; 0: never
     share: float = 1.0
     learning_rate: float = 1e-3
+    optimiser: OptimiserName = "adamw"
     items: int = 1
     name: str = "denoiser"
 
@@ -101,6 +108,7 @@ class OwnFrames(OfDenoiser):
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     share: float = 0.2
     learning_rate: float = 2e-4
+    optimiser: OptimiserName = "adamw"
     items: int = RolloutConfig.frames
     name: str = "rollout"
 
@@ -117,6 +125,7 @@ class OneStep(OfDenoiser):
     distill: DistillConfig = field(default_factory=DistillConfig)
     share: float = 0.3
     learning_rate: float = 2e-4
+    optimiser: OptimiserName = "adamw"
     items: int = 1
     name: str = "distill"
 
@@ -138,6 +147,7 @@ class FineDecoder:
 
     share: float = 0.3
     learning_rate: float = 3e-4
+    optimiser: OptimiserName = "adamw"
     items: int = 1
     name: str = "decoder"
 

@@ -75,12 +75,13 @@ def baselines(result: Result) -> list[str]:
 
 
 def table(result: Result) -> Table:
-    """For the terminal."""
+    """For the terminal: a column an arm, for there are fewer of them than of figures."""
     grid = Table(title=f"{result['study']}: {result['question']}", title_justify="left")
-    for heading in columns(result):
-        grid.add_column(heading, justify="right" if heading else "left")
-    for row in rows(result):
-        grid.add_row(*row)
+    names, *figures = zip(columns(result), *rows(result), strict=True)
+    for name in names:
+        grid.add_column(name, justify="right" if name else "left")
+    for figure in figures:
+        grid.add_row(*figure)
     return grid
 
 

@@ -87,6 +87,11 @@ STUDIES: dict[str, Study] = {
         note="The last of EDM's 4 steps is at sigma 1, where there is something to decide, and not at 0.02",
         paper="v-prediction, with 4 steps of DDIM",
     ),
+    "optimiser": Study(
+        question="Which optimiser, for as many updates?",
+        arms=(Arm(name="AdamW"), Arm(name="Muon", parts=(TeacherForced(optimiser="muon"),))),
+        paper="Adafactor",
+    ),
     "conditioning": Study(
         question="How should the denoiser be told the actions?",
         arms=(

@@ -28,7 +28,7 @@ from tensorboardX import SummaryWriter
 
 from neural_env.arrays import Key
 from neural_env.training.devices import DataParallel
-from neural_env.training.optimisers import OPTIMISERS, SCHEDULES
+from neural_env.training.optimisers import OPTIMISERS, SCHEDULES, OptimiserName
 from neural_env.training.precision import Precision, computing_in
 from neural_env.training.state import StateStore, TrainState, initial_state
 from neural_env.world.parameters import parameters, replaced
@@ -46,11 +46,11 @@ class LoopConfig:
 
     steps: int = 10_000  # updates in all
     batch: int = 32  # items an update
-    optimiser: Literal["adamw", "adafactor"] = "adamw"  # see `training.optimisers`
+    optimiser: OptimiserName = "adamw"  # see `training.optimisers`
     learning_rate: float = 1e-3  # at its highest, after warm-up
     schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up: down to zero over the steps, or as it is
     warmup: int = 200  # steps of rising learning rate
-    weight_decay: float = 1e-4  # of either optimiser
+    weight_decay: float = 1e-4  # of any optimiser
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the averaged weights
     precision: Precision = "auto"  # of convolutions and dense layers; auto: bfloat16 on accelerators, float32 on CPUs

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
+import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 
 class Optimiser(Protocol):
@@ -50,7 +52,45 @@ class Adafactor:
         )
 
 
-OPTIMISERS: dict[str, Optimiser] = {"adamw": AdamW(), "adafactor": Adafactor()}
+@dataclass(frozen=True)
+class Muon:
+    """Orthogonalised momentum for matrices and kernels (Jordan et al. 2024), AdamW for the rest, both Nesterov's.
+
+    All directions of a matrix move alike, so what is rare in the data, as a missile in flight, is learnt sooner.
+    Updates have the size of AdamW's (Liu et al. 2025, arXiv 2502.16982, section 2.2), so its learning rates do.
+    """
+
+    momentum: float = 0.95
+    rms: float = 0.2  # of an update of rate 1
+    b1: float = 0.9
+    b2: float = 0.99
+
+    def transform(self, rate: Callable[[Any], Any], weight_decay: float) -> optax.GradientTransformation:
+        """See `Optimiser`."""
+        return muon(
+            rate,
+            beta=self.momentum,
+            weight_decay=weight_decay,
+            adam_b1=self.b1,
+            adam_b2=self.b2,
+            adam_weight_decay=weight_decay,
+            muon_weight_dimension_numbers=_as_matrices,
+            consistent_rms=self.rms,
+        )
+
+
+def _as_matrices(params: Any) -> Any:
+    """How arrays are matrices: kernels [h, w, in, out] from all but the last axis to the last; None: they are none."""
+
+    def axes(array: jax.Array) -> MuonDimensionNumbers | None:
+        return MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1) if array.ndim in (2, 4) else None
+
+    return jax.tree.map(axes, params)
+
+
+OptimiserName: TypeAlias = Literal["adamw", "adafactor", "muon"]
+
+OPTIMISERS: dict[OptimiserName, Optimiser] = {"adamw": AdamW(), "adafactor": Adafactor(), "muon": Muon()}
 
 
 def cosine(peak: float, warmup: int, steps: int) -> Callable[[Any], Any]:

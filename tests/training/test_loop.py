@@ -205,6 +205,23 @@ def test_a_run_that_stopped_when_its_time_was_up_goes_on_as_if_it_had_not(whole,
     assert losses(tmp_path) == losses(folder)
 
 
+class Plane(nnx.Module):
+    """A model with a matrix, which Muon treats in a way of its own."""
+
+    def __init__(self):
+        self.x = nnx.Param(jnp.array([[3.0, 3.0], [3.0, -3.0]]))
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adafactor"])
+def test_a_run_goes_on_with_every_optimisers_state(tmp_path, optimiser):
+    config = replace(CONFIG, optimiser=optimiser, steps=6)
+    _, whole = train(Quadratic(), Plane(), config, tmp_path / "whole")
+    train(Quadratic(), Plane(), replace(config, max_minutes=0.0), tmp_path / "cut")
+    assert steps_saved(tmp_path / "cut") == [1]
+    _, state = train(Quadratic(), Plane(), config, tmp_path / "cut")
+    assert same(state, whole)
+
+
 def test_a_finished_run_is_left_as_it_is(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "metrics.jsonl").read_bytes()
