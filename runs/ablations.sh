@@ -10,7 +10,7 @@ random=data/take_cover_sticky # the same
 sizes="--checkpoint take_cover --steps 600 --batch 16 --frames 32000"
 
 $verb ablate level $sizes "$@"
-for study in steps decoder rollout noise objective optimiser conditioning guidance; do
+for study in steps decoder rollout noise objective first optimiser conditioning guidance; do
     $verb ablate $study $sizes --data $agent "$@"
 done
 $verb ablate data $sizes --data $agent --random-data $random "$@"

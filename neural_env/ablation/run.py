@@ -41,6 +41,7 @@ StudyName: TypeAlias = Literal[
     "noise",
     "data",
     "objective",
+    "first",
     "optimiser",
     "conditioning",
     "guidance",

@@ -87,6 +87,11 @@ STUDIES: dict[str, Study] = {
         note="The last of EDM's 4 steps is at sigma 1, where there is something to decide, and not at 0.02",
         paper="v-prediction, with 4 steps of DDIM",
     ),
+    "first": Study(
+        question="How much of training should be where the sampler begins, at noise alone?",
+        arms=tuple(Arm(name=f"{100 * share:g} %", model=objective(EDM(first=share))) for share in (0.5, 0.0, 0.8)),
+        note="With 0 % it is what the distribution puts there, one in thirteen",
+    ),
     "optimiser": Study(
         question="Which optimiser, for as many updates?",
         arms=(Arm(name="AdamW"), Arm(name="Muon", parts=(TeacherForced(optimiser="muon"),))),

@@ -13,8 +13,10 @@ from rich.console import Console
 
 from neural_env.data.corpus import material_of
 from neural_env.data.shards import write_whole
+from neural_env.evaluation.film import as_webp
 from neural_env.evaluation.run import FORMAT
 
+_FILM = "rollout_0.mp4"  # of the report
 _PICTURES = {
     "rollout": "The real game above, the dream below, with the same actions",
     "drift": "PSNR by step that the dream sees only itself",
@@ -45,6 +47,7 @@ def card(config: CardConfig) -> Path:
     pictures.mkdir(parents=True, exist_ok=True)
     for picture in _PICTURES:
         shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
+    as_webp(config.report / _FILM, pictures / "film.webp")
     path = config.out / f"{name}.md"
     write_whole(path, card_of(report, name).encode())
     Console().print(f"written: {path}", soft_wrap=True)
@@ -64,16 +67,28 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 def card_of(report: Mapping[str, Any], pictures: str) -> str:
     """The card, in Markdown: a function of the report alone; its pictures lie in the folder `pictures` beside it."""
-    parts = [_head(report), _bars(report), _data(report), _training(report), _scores(report), _shown(pictures)]
+    parts = [
+        _head(report, pictures),
+        _bars(report),
+        _data(report),
+        _training(report),
+        _scores(report),
+        _shown(pictures),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(report: Mapping[str, Any]) -> str:
+def _head(report: Mapping[str, Any], pictures: str) -> str:
     game = report["game"]
     height, width = game["resolution"]
     return f"""# {report["scenario"]}
 
 A dream of `{report["scenario"]}` at {width}x{height} pixels; an action is held for {game["frame_skip"]} tics.
+
+![Left the real game, right the dream, with the same actions]({pictures}/film.webp)
+
+*Left the real game, right the dream: the same frames to start with, the same actions, and from there on the dream sees
+only itself.*
 
 | | |
 |---|---|
@@ -109,14 +124,21 @@ def _data(report: Mapping[str, Any]) -> str:
 
 def _training(report: Mapping[str, Any]) -> str:
     provenance = report["provenance"]
+    stages = provenance.get("stages", {})
     lines = [
-        f"| {name} | {stage.get('steps', '?')} of {stage.get('of_steps', '?')} | {stage.get('samples', '?')} "
-        f"| {stage.get('seed', '?')} | {stage.get('code_version', '?')} |"
-        for name, stage in provenance.get("stages", {}).items()
+        f"| {name} | {stage['steps']} of {stage['of_steps']} | {stage['samples']} | {stage['seed']} "
+        f"| {stage['code_version']} |"
+        for name, stage in stages.items()
+        if "samples" in stage  # the sampler isn't trained
     ]
+    levels = ""
+    if chosen := stages.get("sampler"):
+        levels = (
+            f" {chosen['num_steps']} denoising steps, the last at sigma {chosen['sigma_last']}, by validation windows."
+        )
     preset = f"Preset `{provenance.get('preset', 'unknown')}`."
     head = "| stage | steps | samples | seed | neural-env |\n|---|---|---|---|---|"
-    return f"## Training\n\n{preset}\n\n{head}\n" + "\n".join(lines)
+    return f"## Training\n\n{preset}{levels}\n\n{head}\n" + "\n".join(lines)
 
 
 def _scores(report: Mapping[str, Any]) -> str:

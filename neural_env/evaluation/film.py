@@ -24,6 +24,18 @@ def write_film(frames: Iterable[np.ndarray], path: Path, frames_per_second: floa
     video.write_film(frames, path, Fraction(frames_per_second).limit_denominator(1000), crf=20)
 
 
+def as_webp(film: Path, path: Path) -> None:
+    """A film of `side_by_side`, at the game's own size, as a moving picture for pages that show no films (Markdown)."""
+    import av
+    from PIL import Image
+
+    with av.open(str(film)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        rate = container.streams.video[0].average_rate or 10
+    first, *others = (Image.fromarray(frame[SCALE // 2 :: SCALE, SCALE // 2 :: SCALE]) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / rate), loop=0, quality=80, method=6)
+
+
 def write_strip(rows: list[tuple[str, np.ndarray]], columns: list[str], path: Path) -> None:
     """A labelled grid of frames: each row is a name and frames [len(columns), H, W, 3]."""
     import matplotlib

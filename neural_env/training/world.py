@@ -20,7 +20,6 @@ episodes, and encoding takes seconds on the machines that are lent so.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +38,7 @@ from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.shards import write_whole
 from neural_env.data.vizdoom import checked_resolution
 from neural_env.evaluation.run import EvaluateConfig, evaluate
+from neural_env.runtime import usable_cores
 from neural_env.training import carry
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import LoopConfig
@@ -103,7 +103,7 @@ class WorldRun:
     max_frames_per_dataset: int = 200_000  # bounds what is trained on
     evaluation_episodes: int = 30  # of test seeds
     evaluation_rollouts: int = 64  # dreams
-    workers: int = os.cpu_count() or 2  # games played at a time
+    workers: int = usable_cores()  # games played at a time
     seed: int = 0  # of all trainings
     slice_minutes: float | None = None  # end after about so long, to be run again
     carry: Path | None = None  # folder of what goes from slice to slice, in files of at most 16 MB

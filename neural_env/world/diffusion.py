@@ -26,6 +26,10 @@ class EDM:
 
     A world knows most of its next frame: what is open has a deviation far below 1, and a sampler decides it at levels
     of that size. `sigma_last` puts the last of a few steps there, instead of where there is nothing left to decide.
+
+    At `sigma_max`, where play begins, training shows the network noise alone, as play does. Under 20 times its size in
+    noise a bright missile can still be seen, and who sees it need not foretell it from the past (Lin et al. 2023, arXiv
+    2305.08891: schedules whose last level isn't noise alone are flawed).
     """
 
     tells_step: ClassVar[bool] = False
@@ -34,6 +38,7 @@ class EDM:
     kind: Literal["edm"] = "edm"
     log_mean: float = 1.0  # of ln(sigma): a few-step sampler lives at high noise, hence above Karras' -1.2
     log_std: float = 1.4
+    first: float = 0.5  # share of training at sigma_max, beside what the distribution puts there
     sigma_min: float = 0.02  # the least noise of training
     sigma_max: float = 20.0  # the most, and where sampling begins
     rho: float = 7.0  # Karras eq. 5: bends the sampler's levels towards the last
@@ -44,6 +49,8 @@ class EDM:
         if not 0 < self.sigma_min <= self.last < self.sigma_max:
             levels = f"sigma_min {self.sigma_min}, sigma_last {self.last}, sigma_max {self.sigma_max}"
             raise ValueError(f"noise levels must be positive and in this order, got {levels}")
+        if not 0 <= self.first <= 1:
+            raise ValueError(f"first is a share of training in [0, 1], got {self.first}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
@@ -56,7 +63,7 @@ class EDM:
         """Weighted error in x0-space at levels drawn by `sample_sigma`."""
         key_sigma, key_noise = jax.random.split(key)
         sigma = sample_sigma(key_sigma, len(x0), self)
-        return denoising_loss(precondition(network), key_noise, x0, sigma, channel_weight)
+        return denoising_loss(precondition(network), key_noise, x0, sigma, channel_weight, self.sigma_max)
 
     def sample(
         self,
@@ -99,9 +106,10 @@ def noise_levels(num_steps: int, config: EDM) -> Float[Array, " {num_steps}+1"]:
 
 
 def sample_sigma(key: Key, batch: int, config: EDM) -> Float[Array, " b"]:
-    """Training noise levels: ln(sigma) is normal, cut to the sampler's range."""
+    """Training noise levels: a share at the highest; else ln(sigma) is normal, cut to the sampler's range."""
     sigma = jnp.exp(config.log_mean + config.log_std * jax.random.normal(key, (batch,)))
-    return jnp.clip(sigma, config.sigma_min, config.sigma_max)
+    first = jax.random.bernoulli(jax.random.fold_in(key, 1), config.first, (batch,))
+    return jnp.where(first, config.sigma_max, jnp.clip(sigma, config.sigma_min, config.sigma_max))
 
 
 def loss_weight(sigma: Float[Array, " b"]) -> Float[Array, " b"]:
@@ -113,12 +121,19 @@ def loss_weight(sigma: Float[Array, " b"]) -> Float[Array, " b"]:
 
 
 def denoising_loss(
-    denoise: Denoiser, key: Key, x0: Latent, sigma: Float[Array, " b"], channel_weight: Float[Array, " c"]
+    denoise: Denoiser,
+    key: Key,
+    x0: Latent,
+    sigma: Float[Array, " b"],
+    channel_weight: Float[Array, " c"],
+    sigma_max: float = jnp.inf,
 ) -> Float[Array, " b"]:
     """Weighted squared error of D in x0-space, one number an item of the batch (Karras eq. 2 and 8).
 
-    `channel_weight` (mean 1) says how much a unit of error in each channel shows in the decoded pixels.
+    `channel_weight` (mean 1) says how much a unit of error in each channel shows in the decoded pixels. From
+    `sigma_max` on, D is given noise alone.
     """
-    noise = jax.random.normal(key, x0.shape)
-    error = jnp.square(denoise(x0 + sigma[:, None, None, None] * noise, sigma) - x0)
+    level = sigma[:, None, None, None]
+    shown = jnp.where(level < sigma_max, x0, 0.0)
+    error = jnp.square(denoise(shown + level * jax.random.normal(key, x0.shape), sigma) - x0)
     return loss_weight(sigma) * (error * channel_weight).mean(axis=(1, 2, 3))

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from neural_env.evaluation import stability
 from neural_env.evaluation.bars import bars_of
@@ -149,7 +150,10 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     assert path.name == "take_cover.md" and "| no collapse | every dream holds | 0 % | **missed** |" in written
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
-    assert len(pictures) == 6 and all((path.parent / picture).is_file() for picture in pictures)
+    assert len(pictures) == 7 and all((path.parent / picture).is_file() for picture in pictures)
+    height, width = found.rollouts.real.shape[2:4]
+    with Image.open(path.parent / "take_cover" / "film.webp") as film:
+        assert film.n_frames == found.rollouts.real.shape[1] and film.size == (2 * width + 4, height)
 
 
 def test_roll_outs_are_as_long_as_the_episodes_allow(law_episodes, law):

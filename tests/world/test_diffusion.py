@@ -55,7 +55,7 @@ def test_the_network_is_told_a_quarter_of_the_logarithm_of_the_noise():
 
 
 def test_training_noise_is_log_normal_within_the_samplers_range():
-    config = EDM()
+    config = EDM(first=0.0)
     sigma = np.asarray(sample_sigma(jax.random.key(0), 40_000, config))
     assert sigma.min() >= config.sigma_min and sigma.max() <= config.sigma_max
     inside = np.log(sigma)
@@ -63,6 +63,32 @@ def test_training_noise_is_log_normal_within_the_samplers_range():
     assert abs(np.median(inside) - config.log_mean) < 5 * 1.26 * standard_error  # of a median: 1.26 of a mean's
     below = (inside < config.log_mean - config.log_std).mean()
     assert abs(below - 0.1587) < 5 * np.sqrt(0.16 * 0.84 / len(sigma))  # a normal's share below one deviation
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
+def test_a_share_of_training_is_where_the_sampler_begins(first):
+    config = EDM(log_mean=-1.0, first=first)  # so low that the distribution itself hardly comes there
+    sigma = np.asarray(sample_sigma(jax.random.key(0), 10_000, config))
+    assert abs((sigma == config.sigma_max).mean() - first) < 0.02
+
+
+def test_where_the_sampler_begins_training_shows_noise_alone():
+    config, seen = EDM(), {}
+
+    def denoise(x, sigma):
+        seen[float(sigma[0])] = float(jnp.sqrt(jnp.square(x).mean()))
+        return x
+
+    bright = jnp.full((8, 8, 8, 8), 1000.0)
+    for sigma in (10.0, config.sigma_max):
+        denoising_loss(denoise, jax.random.key(0), bright, jnp.full(8, sigma), jnp.ones(8), config.sigma_max)
+    assert seen[10.0] > 999 and abs(seen[config.sigma_max] / config.sigma_max - 1) < 0.05
+
+
+@pytest.mark.parametrize("first", [-0.1, 1.1])
+def test_a_share_that_is_none_is_refused(first):
+    with pytest.raises(ValueError, match=r"first is a share of training in \[0, 1\]"):
+        EDM(first=first)
 
 
 def test_the_weight_undoes_c_out_and_is_capped_where_the_noise_is_too_small_to_see():
