@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each part of the recipe is worth, at a size for two CPU cores: docs/ablations.md, in an hour and a half.
+# What each part of the recipe is worth, at a size for two CPU cores: docs/ablations.md, in about three hours.
 # It goes on where it was if it is interrupted and run again; --test as an argument scores on test seeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."

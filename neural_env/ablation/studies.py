@@ -33,6 +33,17 @@ def objective(trained: EDM | VPrediction | Shortcut) -> Change:
     return change
 
 
+def first(share: float) -> Change:
+    """The same model with another share of training where the sampler begins; an EDM one if it is none."""
+
+    def change(model: ModelConfig) -> ModelConfig:
+        if isinstance(model.objective, EDM):
+            return replace(model, objective=replace(model.objective, first=share))
+        return replace(model, objective=EDM(first=share), num_steps=1)
+
+    return change
+
+
 _EDM, _VELOCITY, _SHORTCUT = objective(EDM()), objective(VPrediction()), objective(Shortcut())
 _DROPPED = unet(context_dropout=0.1)
 
@@ -89,8 +100,8 @@ STUDIES: dict[str, Study] = {
     ),
     "first": Study(
         question="How much of training should be where the sampler begins, at noise alone?",
-        arms=tuple(Arm(name=f"{100 * share:g} %", model=objective(EDM(first=share))) for share in (0.5, 0.0, 0.8)),
-        note="With 0 % it is what the distribution puts there, one in thirteen",
+        arms=tuple(Arm(name=f"{100 * share:g} %", model=first(share)) for share in (0.5, 0.0, 0.8)),
+        note="Beside the share, the distribution itself puts one in thirteen there",
     ),
     "optimiser": Study(
         question="Which optimiser, for as many updates?",

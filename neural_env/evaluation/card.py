@@ -39,9 +39,13 @@ def card(config: CardConfig) -> Path:
     """Writes the card with its pictures; its path.
 
     Raises:
-        ValueError: the folder holds no report of this version.
+        ValueError: the folder holds no report of this version, or one without pictures and films.
     """
     report = read_report(config.report)
+    shown = [*(f"{picture}.png" for picture in _PICTURES), _FILM]
+    if missing := [name for name in shown if not (config.report / name).is_file()]:
+        cure = "make the report where Matplotlib and PyAV are installed"
+        raise ValueError(f"the report in {config.report} lacks {', '.join(missing)}: {cure}")
     name = str(report["scenario"]).replace(":", "_").replace("@", "_")
     pictures = config.out / name
     pictures.mkdir(parents=True, exist_ok=True)
@@ -133,9 +137,8 @@ def _training(report: Mapping[str, Any]) -> str:
     ]
     levels = ""
     if chosen := stages.get("sampler"):
-        levels = (
-            f" {chosen['num_steps']} denoising steps, the last at sigma {chosen['sigma_last']}, by validation windows."
-        )
+        dials = f"sigma_last {chosen['sigma_last']:g} and eta {chosen['eta']:g}"
+        levels = f" Made for {chosen['num_steps']} denoising steps, with {dials}, which validation windows chose."
     preset = f"Preset `{provenance.get('preset', 'unknown')}`."
     head = "| stage | steps | samples | seed | neural-env |\n|---|---|---|---|---|"
     return f"## Training\n\n{preset}{levels}\n\n{head}\n" + "\n".join(lines)

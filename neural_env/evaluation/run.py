@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +31,6 @@ from neural_env.runtime import usable_cores
 from neural_env.world.model import WorldModel
 
 FORMAT = "neural_env.report/1"
-_KEPT = ("drift", "rollout", "long_dream")  # the pictures of `--pictures`
 _CAPTIONS = {
     "drift": "PSNR by autoregressive step: mean and quartiles",
     "rollout": "The first roll-out",
@@ -85,7 +83,6 @@ class EvaluateConfig(ScoringConfig):
 
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
     out: Path = Path("report")  # folder for report.html, report.json, pictures and films
-    pictures: Path | None = None  # another folder for drift.png, rollout.png and long_dream.png
     write: bool = False  # keep the scores in the checkpoint's config.json
 
 
@@ -105,10 +102,6 @@ def evaluate(config: EvaluateConfig) -> None:
         console.print(grid)
     write_report(report, found, config.out)
     console.print(f"report: {config.out / 'report.html'}, numbers: {config.out / 'report.json'}", soft_wrap=True)
-    if config.pictures is not None:
-        config.pictures.mkdir(parents=True, exist_ok=True)
-        for name in (name for name in _KEPT if (config.out / f"{name}.png").is_file()):
-            shutil.copyfile(config.out / f"{name}.png", config.pictures / f"{name}.png")
     if config.write:
         kept = replace(loaded, scores={**found.scores, "command": report["command"], "bars": report["bars"]})
         checkpoints.write_scores(kept, checkpoints.resolve(config.checkpoint))

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-import jax
 import optax
-from optax.contrib import MuonDimensionNumbers, muon
 
 
 class Optimiser(Protocol):
@@ -54,10 +52,11 @@ class Adafactor:
 
 @dataclass(frozen=True)
 class Muon:
-    """Orthogonalised momentum for matrices and kernels (Jordan et al. 2024), AdamW for the rest, both Nesterov's.
+    """Orthogonalised momentum for kernels (Keller Jordan 2024, kellerjordan.github.io/posts/muon), AdamW for the rest.
 
-    All directions of a matrix move alike, so what is rare in the data, as a missile in flight, is learnt sooner.
-    Updates have the size of AdamW's (Liu et al. 2025, arXiv 2502.16982, section 2.2), so its learning rates do.
+    All directions of a kernel move alike, that what is rare in the data be learnt with the rest. Embeddings and
+    attention's kernels of three axes are AdamW's. Both have Nesterov's momentum. Updates have the size of AdamW's (Liu
+    et al. 2025, arXiv 2502.16982, section 2.2), so its learning rates do.
     """
 
     momentum: float = 0.95
@@ -67,6 +66,8 @@ class Muon:
 
     def transform(self, rate: Callable[[Any], Any], weight_decay: float) -> optax.GradientTransformation:
         """See `Optimiser`."""
+        from optax.contrib import muon  # here, for other optimisers run on machines with an older Optax
+
         return muon(
             rate,
             beta=self.momentum,
@@ -79,13 +80,16 @@ class Muon:
         )
 
 
-def _as_matrices(params: Any) -> Any:
-    """How arrays are matrices: kernels [h, w, in, out] from all but the last axis to the last; None: they are none."""
+def _as_matrices(params: dict[str, Any]) -> dict[str, Any]:
+    """How arrays are matrices: kernels [..., in, out] from all but the last axis to the last; None: they are none."""
+    from optax.contrib import MuonDimensionNumbers
 
-    def axes(array: jax.Array) -> MuonDimensionNumbers | None:
-        return MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1) if array.ndim in (2, 4) else None
+    def axes(name: str, rank: int) -> Any:
+        if not name.endswith("kernel") or rank not in (2, 4):
+            return None
+        return MuonDimensionNumbers(tuple(range(rank - 1)), rank - 1)
 
-    return jax.tree.map(axes, params)
+    return {name: axes(name, array.ndim) for name, array in params.items()}
 
 
 OptimiserName: TypeAlias = Literal["adamw", "adafactor", "muon"]

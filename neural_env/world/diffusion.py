@@ -126,7 +126,7 @@ def denoising_loss(
     x0: Latent,
     sigma: Float[Array, " b"],
     channel_weight: Float[Array, " c"],
-    sigma_max: float = jnp.inf,
+    sigma_max: float,
 ) -> Float[Array, " b"]:
     """Weighted squared error of D in x0-space, one number an item of the batch (Karras eq. 2 and 8).
 

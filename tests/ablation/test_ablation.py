@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict, replace
+from io import StringIO
 from types import SimpleNamespace
 from typing import ClassVar, get_args
 
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from rich.console import Console
 
 from neural_env.ablation import run as runs
 from neural_env.ablation.bench import Bench, Given, OutOfTime, alike, player_of
 from neural_env.ablation.memory import Remembering, SparsePast
-from neural_env.ablation.report import columns, markdown, rows, write
+from neural_env.ablation.report import columns, markdown, rows, table, write
 from neural_env.ablation.run import SMOKE, AblateConfig, StudyName, ablate, command_of
 from neural_env.ablation.score import Exam, held_out, score
 from neural_env.ablation.studies import STUDIES
@@ -321,6 +323,16 @@ def test_the_report_has_every_figure_under_its_heading_and_says_what_is_missing(
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
+def test_on_the_terminal_every_arm_has_a_column_and_no_figure_is_cut():
+    other = {**SCORES, "psnr": 26.0}
+    two = result(arms={"with": {"0": {"agent": SCORES}}, "without": {"0": {"agent": other}}})
+    console = Console(width=60, record=True, file=StringIO())
+    console.print(table(two))
+    lines = [line.split() for line in console.export_text().replace("│", " ").replace("┃", " ").splitlines()]
+    assert ["with", "without"] in lines and ["PSNR", "25.00", "26.00"] in lines
+    assert ["training", "frames", "12,000", "12,000"] in lines
+
+
 def test_several_seeds_give_a_mean_and_half_their_spread():
     other = {**SCORES, "psnr": 26.0}
     both = result(seeds=[0, 1], arms={"with": {"0": {"agent": SCORES}, "1": {"agent": other}}})
@@ -338,6 +350,19 @@ def test_several_players_have_columns_of_their_own():
     two = result(players=["agent", "random"], arms={"with": {"0": {"agent": SCORES, "random": SCORES}}})
     assert len(columns(two)) == len(rows(two)[0]) == 15
     assert "PSNR, random's play" in columns(two)
+
+
+# Studies.
+
+
+def test_the_share_where_the_sampler_begins_changes_nothing_else_of_the_objective():
+    chosen = EDM(sigma_last=2.0, eta=1.0)
+    halves, none, _ = (arm.model(replace(TINY, objective=chosen, num_steps=2)) for arm in STUDIES["first"].arms)
+    assert halves == replace(TINY, objective=chosen, num_steps=2)
+    assert none.objective == replace(chosen, first=0.0)
+    assert STUDIES["first"].arms[1].model(replace(TINY, objective=VPrediction(), num_steps=4)) == replace(
+        TINY, objective=EDM(first=0.0), num_steps=1
+    )
 
 
 # The command.

@@ -114,8 +114,7 @@ def world(tiny_world_folder, tmp_path):
 def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
     before = (world / "weights.safetensors").read_bytes()
     command = ["evaluate", "world", "--checkpoint", str(world), "--episodes", "1", "--rollouts", "2"]
-    folders = ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "report")]
-    assert main([*command, *folders, "--write"]) == 0
+    assert main([*command, "--out", str(tmp_path / "report"), "--write"]) == 0
     out = capsys.readouterr().out
     assert "next frame, teacher-forced" in out and "actions matter" in out
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -127,8 +126,8 @@ def test_evaluate_prints_draws_and_keeps_the_scores(world, tmp_path, capsys):
     assert kept[:3] == ["neural-env", "evaluate", "world"] and set(command[1:]) <= set(kept)
     assert set(scores["autoregressive"]) == {"1", "8", "16", "32", "64"}
     assert json.loads(json.dumps(scores)) == scores
-    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert pictures == {"drift.png", "rollout.png", "long_dream.png"}
+    pictures = {path.stem for path in (tmp_path / "report").glob("*.png")}
+    assert {"drift", "rollout", "long_dream"} <= pictures
     assert (world / "weights.safetensors").read_bytes() == before
 
 

@@ -209,7 +209,11 @@ class Plane(nnx.Module):
     """A model with a matrix, which Muon treats in a way of its own."""
 
     def __init__(self):
-        self.x = nnx.Param(jnp.array([[3.0, 3.0], [3.0, -3.0]]))
+        self.kernel = nnx.Param(jnp.array([[3.0, 3.0], [3.0, -3.0]]))
+
+    @property
+    def x(self):
+        return self.kernel
 
 
 @pytest.mark.parametrize("optimiser", ["muon", "adafactor"])

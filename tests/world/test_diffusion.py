@@ -73,16 +73,19 @@ def test_a_share_of_training_is_where_the_sampler_begins(first):
 
 
 def test_where_the_sampler_begins_training_shows_noise_alone():
-    config, seen = EDM(), {}
+    def shown(config):
+        """Size of what the network is given, which preconditioning has scaled to 1, when latents are a thousand."""
+        sizes = []
 
-    def denoise(x, sigma):
-        seen[float(sigma[0])] = float(jnp.sqrt(jnp.square(x).mean()))
-        return x
+        def network(x, c_noise):
+            sizes.append(float(jnp.sqrt(jnp.square(x).mean())))
+            return x
 
-    bright = jnp.full((8, 8, 8, 8), 1000.0)
-    for sigma in (10.0, config.sigma_max):
-        denoising_loss(denoise, jax.random.key(0), bright, jnp.full(8, sigma), jnp.ones(8), config.sigma_max)
-    assert seen[10.0] > 999 and abs(seen[config.sigma_max] / config.sigma_max - 1) < 0.05
+        config.loss(network, jax.random.key(0), jnp.full((8, 8, 8, 8), 1000.0), jnp.ones(8))
+        return sizes[0]
+
+    assert abs(shown(EDM(first=1.0)) - 1) < 0.05
+    assert shown(EDM(first=0.0, log_mean=0.0, log_std=0.1)) > 500
 
 
 @pytest.mark.parametrize("first", [-0.1, 1.1])
@@ -101,7 +104,7 @@ def test_the_weight_undoes_c_out_and_is_capped_where_the_noise_is_too_small_to_s
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 10.0])
 def test_the_loss_of_the_optimal_denoiser_is_the_posterior_variance(sigma):
-    loss = denoising_loss(optimal, jax.random.key(0), data(), full(sigma), jnp.ones(4)).mean()
+    loss = denoising_loss(optimal, jax.random.key(0), data(), full(sigma), jnp.ones(4), 20.0).mean()
     expected = loss_weight(full(sigma))[0] * STD**2 * sigma**2 / (STD**2 + sigma**2)
     assert abs(loss / expected - 1) < 5 * np.sqrt(2 / np.prod(SHAPE))  # five standard errors of a mean square
 
@@ -109,7 +112,7 @@ def test_the_loss_of_the_optimal_denoiser_is_the_posterior_variance(sigma):
 @pytest.mark.parametrize("spoil", [lambda d: d + 0.05, lambda d: d - 0.05, lambda d: 0.9 * d, lambda d: 1.1 * d])
 def test_no_perturbed_denoiser_has_a_lower_loss_than_the_optimal_one(spoil):
     sigma = jnp.geomspace(0.1, 20.0, SHAPE[0])
-    args = jax.random.key(0), data(), sigma, jnp.ones(4)
+    args = jax.random.key(0), data(), sigma, jnp.ones(4), 21.0
     best = denoising_loss(optimal, *args).mean()
     assert denoising_loss(lambda x, s: spoil(optimal(x, s)), *args).mean() > best
 
@@ -121,7 +124,7 @@ def test_the_loss_counts_each_channel_by_its_weight():
         return x0.at[..., 2].set(1.0)
 
     weight = jnp.array([0.1, 0.2, 3.0, 0.7])
-    loss = denoising_loss(wrong_in_channel_2, jax.random.key(0), x0, full(1.0), weight)
+    loss = denoising_loss(wrong_in_channel_2, jax.random.key(0), x0, full(1.0), weight, 20.0)
     np.testing.assert_allclose(loss, loss_weight(full(1.0)) * 3.0 / 4, rtol=1e-6)
     assert loss.shape == (SHAPE[0],)
 
