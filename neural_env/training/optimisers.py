@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
+import jax
 import optax
 
 
@@ -84,12 +85,13 @@ def _as_matrices(params: dict[str, Any]) -> dict[str, Any]:
     """How arrays are matrices: kernels [..., in, out] from all but the last axis to the last; None: they are none."""
     from optax.contrib import MuonDimensionNumbers
 
-    def axes(name: str, rank: int) -> Any:
-        if not name.endswith("kernel") or rank not in (2, 4):
+    def axes(path: tuple[Any, ...], array: jax.Array) -> Any:
+        if not path[0].key.endswith("kernel") or array.ndim not in (2, 4):
             return None
-        return MuonDimensionNumbers(tuple(range(rank - 1)), rank - 1)
+        return MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
 
-    return {name: axes(name, array.ndim) for name, array in params.items()}
+    named: dict[str, Any] = jax.tree_util.tree_map_with_path(axes, params)  # Optax masks what isn't Muon's
+    return named
 
 
 OptimiserName: TypeAlias = Literal["adamw", "adafactor", "muon"]

@@ -52,7 +52,7 @@ def test_weight_decay_pulls_towards_zero_alike_in_every_optimiser(name):
     params, _ = minimised(name, learning_rate=0.01, weight_decay=0.5)
     plain, _ = minimised(name, learning_rate=0.01)
     assert (params["vector"] < plain["vector"]).all()
-    assert jnp.linalg.norm(params["matrix.kernel"]) < 0.99 * jnp.linalg.norm(plain["matrix.kernel"])
+    assert jnp.linalg.norm(params["matrix.kernel"]) < jnp.linalg.norm(plain["matrix.kernel"])
 
 
 def test_adafactor_remembers_far_less_than_adamw():
