@@ -130,8 +130,8 @@ def _training(report: Mapping[str, Any]) -> str:
     provenance = report["provenance"]
     stages = provenance.get("stages", {})
     lines = [
-        f"| {name} | {stage['steps']} of {stage['of_steps']} | {stage['samples']} | {stage['seed']} "
-        f"| {stage['code_version']} |"
+        f"| {name} | {stage.get('init_from') or 'nothing'} | {stage['steps']} of {stage['of_steps']} "
+        f"| {stage['samples']} | {stage['seed']} | {stage['code_version']} |"
         for name, stage in stages.items()
         if "samples" in stage  # the sampler isn't trained
     ]
@@ -140,7 +140,7 @@ def _training(report: Mapping[str, Any]) -> str:
         dials = f"sigma_last {chosen['sigma_last']:g} and eta {chosen['eta']:g}"
         levels = f" Made for {chosen['num_steps']} denoising steps, with {dials}, which validation windows chose."
     preset = f"Preset `{provenance.get('preset', 'unknown')}`."
-    head = "| stage | steps | samples | seed | neural-env |\n|---|---|---|---|---|"
+    head = "| stage | begun from | steps | samples | seed | neural-env |\n|---|---|---|---|---|---|"
     return f"## Training\n\n{preset}{levels}\n\n{head}\n" + "\n".join(lines)
 
 
