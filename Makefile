@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## a bundled world in shadow of the real game: table, film, 
 	$(VENV)/bin/neural-env demo
 
 test: lint  ## everything: lint, types, tests
-	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 lint: $(DEVELOPED)
 	$(VENV)/bin/ruff check

@@ -35,6 +35,7 @@ from rich.console import Console
 
 from neural_env.agents.player import read_agent_game
 from neural_env.data.collect import CollectConfig, collect
+from neural_env.data.mixture import Mixture
 from neural_env.data.shards import write_whole
 from neural_env.data.vizdoom import checked_resolution
 from neural_env.evaluation.run import EvaluateConfig, evaluate
@@ -86,6 +87,8 @@ _MEASURED = 0.1  # of a stage's minutes, before it is said how many updates it m
 _UNKNOWN_STEPS = 1_000_000  # until then: the learning rate stays at its highest
 _MARGIN = 0.95  # of the time that is left when the updates are counted
 _ACCELERATED_BATCH = 4  # times that of two CPU cores
+_DENOISER_WINDOWS = Mixture(uniform=0.55, events=0.45, lead=6)  # rare things decide what play is worth
+_DENOISER_CLIP = 10.0  # at 1 the gradients of just the batches with something rare in them would be cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +333,10 @@ class _Maker:
             validate_minutes=10.0,
             log_every=10,
         )
-        return replace(plain, loop=loop, max_frames_per_dataset=run.max_frames_per_dataset)
+        stage = replace(plain, loop=loop, max_frames_per_dataset=run.max_frames_per_dataset)
+        if isinstance(stage, DenoiserRun):
+            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=_DENOISER_WINDOWS)
+        return stage
 
     def _bundle(self) -> bool:
         run = self.run

@@ -36,10 +36,15 @@ def minimised(name, **changes):
     matrix = 1 + jax.random.normal(jax.random.key(0), (128, 130)) if name == "muon" else jnp.full((128, 130), 3.0)
     params = {"matrix.kernel": matrix, "vector": jnp.full(4, 3.0)}
     state = transform.init(params)
-    for _ in range(300):
+
+    @jax.jit  # else Muon's loop would be compiled anew every time
+    def step(params, state):
         gradient = {name: 2 * (array - 1) for name, array in params.items()}
         updates, state = transform.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(300):
+        params, state = step(params, state)
     return params, state
 
 
