@@ -4,15 +4,21 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-verb=.venv/bin/neural-env
 agent=data/take_cover_agent   # as runs/take_cover.sh collects it
 random=data/take_cover_sticky # the same
-sizes="--checkpoint take_cover --steps 600 --batch 16 --frames 32000"
 
-$verb ablate level $sizes "$@"
-for study in steps decoder rollout noise objective first optimiser conditioning guidance; do
-    $verb ablate $study $sizes --data $agent "$@"
+study() {
+    .venv/bin/neural-env ablate "$@" --checkpoint take_cover --steps 600 --batch 16 --frames 32000
+}
+# Those of the paper.
+study level "$@"
+study steps --data $agent "$@"
+study noise --data $agent "$@"
+study objective --data $agent "$@"
+study data --data $agent --random-data $random "$@"
+study context --data $agent --arms 4 1 8 "$@"
+# Those of what came after it.
+for name in rollout decoder conditioning first optimiser guidance; do
+    study $name --data $agent "$@"
 done
-$verb ablate data $sizes --data $agent --random-data $random "$@"
-$verb ablate context $sizes --data $agent --arms 4 1 8 "$@"
-$verb ablate memory $sizes --data $agent --arms "4 frames" stacked "$@"
+study memory --data $agent --arms "4 frames" stacked "$@"

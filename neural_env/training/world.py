@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -87,7 +87,6 @@ _MEASURED = 0.1  # of a stage's minutes, before it is said how many updates it m
 _UNKNOWN_STEPS = 1_000_000  # until then: the learning rate stays at its highest
 _MARGIN = 0.95  # of the time that is left when the updates are counted
 _ACCELERATED_BATCH = 4  # times that of two CPU cores
-_DENOISER_WINDOWS = Mixture(uniform=0.55, events=0.45, lead=6)  # rare things decide what play is worth
 _DENOISER_CLIP = 10.0  # at 1 the gradients of just the batches with something rare in them would be cut
 
 
@@ -104,6 +103,7 @@ class WorldRun:
     episodes: int = 600  # of random play, and as many of the agent's
     max_episode_steps: int = 525  # an episode is cut off after so many steps
     max_frames_per_dataset: int = 200_000  # bounds what is trained on
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=0.55, events=0.45, lead=6))  # of denoising
     evaluation_episodes: int = 30  # of test seeds
     evaluation_rollouts: int = 64  # dreams
     workers: int = usable_cores()  # games played at a time
@@ -200,7 +200,8 @@ class _Maker:
     def _begun(self) -> dict[str, Any]:
         free = ("out", "workers", "slice_minutes", "carry", "agent")
         settings = {k: v for k, v in asdict(self.run).items() if k not in (*free, "resolution")}
-        settings["resolution"] = list(self.run.screen)
+        settings["resolution"] = self.run.screen
+        settings = json.loads(json.dumps(settings))  # as they are found: lists for tuples
         fresh = {"run": settings, "batch": self._batch(), "done": [], "allowed": {}, "spent": {}, "steps": {}}
         if not self._path.exists():
             return fresh
@@ -335,7 +336,7 @@ class _Maker:
         )
         stage = replace(plain, loop=loop, max_frames_per_dataset=run.max_frames_per_dataset)
         if isinstance(stage, DenoiserRun):
-            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=_DENOISER_WINDOWS)
+            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=self.run.mixture)
         return stage
 
     def _bundle(self) -> bool:

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from neural_env.agents.player import FORMAT
+from neural_env.data.mixture import Mixture
 from neural_env.game import GameConfig
 from neural_env.training import loop
 from neural_env.training import world as worlds
-from neural_env.training.run import OutcomeRun
+from neural_env.training.run import DenoiserRun, OutcomeRun
 from neural_env.training.world import SHARES, WorldRun, make_world
 
 STEPS = list(SHARES)
@@ -112,6 +113,19 @@ def test_everything_is_played_at_the_resolution_that_suits_the_preset(made, tmp_
 def test_the_decoder_learns_last_of_all_that_the_picture_depends_on(made):
     order = list(SHARES)
     assert max(map(order.index, ("autoencoder", "denoiser", "rollout", "distill"))) < order.index("decoder")
+
+
+def test_the_denoiser_sees_what_leads_to_events_more_often_than_the_game_has_them(made, tmp_path):
+    stage = worlds._Maker(run(tmp_path))._stage(DenoiserRun, 10, 1.0)
+    assert stage.mixture.events > 0 and stage.mixture.lead > 0
+    assert stage.loop.clip > OutcomeRun(data=(), out=tmp_path).loop.clip
+
+
+def test_a_run_goes_on_with_its_own_mixture_alone(made, tmp_path):
+    assert make_world(run(tmp_path, mixture=Mixture(uniform=1.0, kinds=("death",))))
+    assert make_world(run(tmp_path, mixture=Mixture(uniform=1.0, kinds=("death",))))
+    with pytest.raises(ValueError, match="holds a run with mixture"):
+        make_world(run(tmp_path))
 
 
 def test_killed_anywhere_it_goes_on_there(made, tmp_path, monkeypatch):
