@@ -16,9 +16,18 @@ study steps --data $agent "$@"
 study noise --data $agent "$@"
 study objective --data $agent "$@"
 study data --data $agent --random-data $random "$@"
-study context --data $agent --arms 4 1 8 "$@"
+study context --data $agent --arms 4 1 2 "$@"
 # Those of what came after it.
-for name in rollout decoder conditioning first optimiser guidance; do
+for name in rollout decoder conditioning; do
     study $name --data $agent "$@"
 done
+study guidance --data $agent --arms "no dropout" "dropout, weight 1" "dropout, weight 1.5" "$@"
 study memory --data $agent --arms "4 frames" stacked "$@"
+study first --data $agent "$@"
+study optimiser --data $agent "$@"
+
+for folder in out/ablations/*/validation; do # what docs/ablations.md shows
+    name=$(basename "$(dirname "$folder")")
+    cp "$folder/table.md" docs/ablations/$name.md
+    cp "$folder/plot.png" docs/ablations/$name.png
+done

@@ -1,7 +1,6 @@
 """What all tests share: JAX on the CPU, checked array shapes, and a tiny world of random weights."""
 
 import os
-import sys
 
 import jaxtyping
 import pytest
@@ -20,14 +19,6 @@ def pytest_configure(config):
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _forget_programs():
-    """Else a process keeps every program of its thousand tests; at 65,530 mapped pieces of memory Linux ends it."""
-    yield
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
