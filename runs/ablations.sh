@@ -7,8 +7,12 @@ cd "$(dirname "$0")/.."
 agent=data/take_cover_agent   # as runs/take_cover.sh collects it
 random=data/take_cover_sticky # the same
 
+split=$([ "${1:-}" = --test ] && echo test || echo validation)
+
 study() {
     .venv/bin/neural-env ablate "$@" --checkpoint take_cover --steps 600 --batch 16 --frames 32000
+    cp "out/ablations/$1/$split/table.md" "docs/ablations/$1.md" # what docs/ablations.md shows
+    cp "out/ablations/$1/$split/plot.png" "docs/ablations/$1.png"
 }
 # Those of the paper.
 study level "$@"
@@ -25,9 +29,3 @@ study guidance --data $agent --arms "no dropout" "dropout, weight 1" "dropout, w
 study memory --data $agent --arms "4 frames" stacked "$@"
 study first --data $agent "$@"
 study optimiser --data $agent "$@"
-
-for folder in out/ablations/*/validation; do # what docs/ablations.md shows
-    name=$(basename "$(dirname "$folder")")
-    cp "$folder/table.md" docs/ablations/$name.md
-    cp "$folder/plot.png" docs/ablations/$name.png
-done

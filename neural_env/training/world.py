@@ -199,15 +199,15 @@ class _Maker:
 
     def _begun(self) -> dict[str, Any]:
         free = ("out", "workers", "slice_minutes", "carry", "agent")
-        settings = {k: v for k, v in asdict(self.run).items() if k not in (*free, "resolution")}
-        settings["resolution"] = self.run.screen
+        asked = {**asdict(self.run), "resolution": self.run.screen}
+        settings = {k: v for k, v in asked.items() if k not in free}
         settings = json.loads(json.dumps(settings))  # as they are found: lists for tuples
         fresh = {"run": settings, "batch": self._batch(), "done": [], "allowed": {}, "spent": {}, "steps": {}}
         if not self._path.exists():
             return fresh
         found: dict[str, Any] = json.loads(self._path.read_text())
-        for name, asked in settings.items():
-            if found["run"].get(name) != asked:
+        for name, value in settings.items():
+            if found["run"].get(name) != value:
                 cure = "give another --out, or the same settings to go on with it"
                 raise ValueError(f"{self.run.folder} holds a run with {name} {found['run'].get(name)!r}: {cure}")
         return found
@@ -336,7 +336,7 @@ class _Maker:
         )
         stage = replace(plain, loop=loop, max_frames_per_dataset=run.max_frames_per_dataset)
         if isinstance(stage, DenoiserRun):
-            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=self.run.mixture)
+            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=run.mixture)
         return stage
 
     def _bundle(self) -> bool:
