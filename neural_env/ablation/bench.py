@@ -44,6 +44,7 @@ from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measur
 from neural_env.training.latents import Windows, encoded
 from neural_env.training.loop import Batch, DeviceBatch, Logs, LoopConfig, Stage, finished, train
 from neural_env.training.optimisers import OptimiserName
+from neural_env.training.presets import model_of
 from neural_env.training.run import some_frames
 from neural_env.training.state import has_state
 from neural_env.version import __version__
@@ -138,7 +139,7 @@ class Bench:
     def model(self) -> ModelConfig:
         """The sizes that arms change. Where arms are trained from nothing, a distilled world's are its teacher's."""
         if self.checkpoint is None:
-            return PRESETS[self.given.preset]
+            return model_of(self.given.preset)
         model = self.checkpoint.model
         if self.study.whole or not isinstance(model.objective, Distilled):
             return model

@@ -16,7 +16,7 @@ from neural_env.training.latents import Windows
 from neural_env.training.loop import Stage
 from neural_env.training.optimisers import OptimiserName
 from neural_env.training.rollout import RolloutConfig, RolloutStage
-from neural_env.world.conditioning import CONTEXT_NOISE_MAX
+from neural_env.world.conditioning import ContextNoise
 from neural_env.world.distilled import Distilled
 from neural_env.world.model import WorldModel
 
@@ -88,7 +88,7 @@ class OfDenoiser:
 class TeacherForced(OfDenoiser):
     """The denoiser, on true pasts."""
 
-    context_noise: float = CONTEXT_NOISE_MAX  # highest level at which they are corrupted; 0: never
+    noise: ContextNoise = field(default_factory=ContextNoise)  # by which they are corrupted
     share: float = 1.0
     learning_rate: float = 1e-3
     optimiser: OptimiserName = "adamw"
@@ -98,7 +98,7 @@ class TeacherForced(OfDenoiser):
     def stage(self, world: WorldModel, material: Material) -> Stage[Any]:
         """`DenoiserStage`."""
         windows = material.windows(1)
-        return DenoiserStage(world, windows, windows, self.context_noise)
+        return DenoiserStage(world, windows, windows, self.noise)
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from neural_env.ablation.study import Arm, Player, Study
 from neural_env.command import command_line
 from neural_env.data.episode import Split
 from neural_env.data.shards import load_manifest, write_whole
+from neural_env.training.presets import model_of
 from neural_env.version import __version__
-from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays, fingerprint
 
 StudyName: TypeAlias = Literal[
@@ -71,7 +71,7 @@ class AblateConfig:
     study: Annotated[StudyName, tyro.conf.Positional]  # which question
     out: Path = Path("out/ablations")  # the folder of all studies: equal parts of them are trained once
     scenario: str | None = None  # what is played; by default what the checkpoint or the data are of, else take_cover
-    preset: str = "small"  # sizes of the model
+    preset: str = "small"  # the model: a preset, or a .json file of what differs from one
     checkpoint: str | None = None  # a world: its sizes and auto-encoder are used; studies that only evaluate judge it
     data: tuple[Path, ...] = ()  # training episodes; by default they are played: by the agent, else at random
     random_data: tuple[Path, ...] = ()  # those of random play, which the study `data` compares with
@@ -93,8 +93,7 @@ class AblateConfig:
     workers: int = 2  # games played at a time while collecting
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"there is no preset {self.preset!r}; there are {sorted(PRESETS)}")
+        model_of(self.preset)
         for name in ("steps", "autoencoder_steps", "batch", "frames", "held_out", "windows", "rollouts", "horizon"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -8,7 +8,7 @@ from typing import Any
 from neural_env.ablation.memory import Remembering
 from neural_env.ablation.parts import FineDecoder, OneStep, OwnFrames, TeacherForced
 from neural_env.ablation.study import Arm, Change, Study
-from neural_env.world.conditioning import CrossAttention
+from neural_env.world.conditioning import ContextNoise, CrossAttention
 from neural_env.world.diffusion import EDM
 from neural_env.world.model import ModelConfig
 from neural_env.world.shortcut import Shortcut
@@ -74,8 +74,8 @@ STUDIES: dict[str, Study] = {
         question="Does noise on the past in training keep a dream from drifting?",
         arms=(
             Arm(name="with"),
-            Arm(name="without", parts=(TeacherForced(context_noise=0.0),)),
-            Arm(name="half as much", parts=(TeacherForced(context_noise=0.35),)),
+            Arm(name="without", parts=(TeacherForced(noise=ContextNoise(0.0)),)),
+            Arm(name="evenly spread, as GameNGen's", parts=(TeacherForced(noise=ContextNoise(spread="even")),)),
         ),
         paper="without it, quality collapses after 10 to 20 frames",
     ),

@@ -21,6 +21,7 @@ _PICTURES = {
     "rollout": "The real game above, the dream below, with the same actions",
     "drift": "PSNR by step that the dream sees only itself",
     "long_dream": "One dream left to itself",
+    "termination": "Termination, foretold against observed: a diagram of reliability",
     "stability": "Frame statistics of dreams left to themselves, by segment",
     "worst_frames": "Its worst next frames: where it fails",
     "worst_rollout": "The roll-out that drifts furthest",

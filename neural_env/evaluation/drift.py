@@ -9,6 +9,7 @@ from neural_env.evaluation.rows import Row
 from neural_env.evaluation.world import Rollouts, RolloutScores
 
 SECTION = "autoregressive"
+HELD = "copy the first frame"  # the baseline
 HORIZONS = (1, 8, 16, 32, 64)  # steps that have a row
 
 
@@ -20,7 +21,7 @@ def drift_rows(rollouts: Rollouts, scores: RolloutScores) -> list[Row]:
             f"PSNR at step {step}",
             mean(scores.psnr[:, step - 1], rollouts.episode),
             "dB",
-            baselines={"copy the first frame": mean(scores.copy_first_psnr[:, step - 1], rollouts.episode)},
+            baselines={HELD: mean(scores.copy_first_psnr[:, step - 1], rollouts.episode)},
             note=f"{len(scores.psnr)} roll-outs of {scores.psnr.shape[1]} steps" if step == 1 else "",
         )
         for step in HORIZONS
@@ -30,7 +31,7 @@ def drift_rows(rollouts: Rollouts, scores: RolloutScores) -> list[Row]:
 
 def curves(scores: RolloutScores) -> dict[str, dict[str, list[float]]]:
     """Mean and quartiles by step, as JSON has them."""
-    return {"dream": _quartiles(scores.psnr), "copy the first frame": _quartiles(scores.copy_first_psnr)}
+    return {"dream": _quartiles(scores.psnr), HELD: _quartiles(scores.copy_first_psnr)}
 
 
 def _quartiles(values: np.ndarray) -> dict[str, list[float]]:

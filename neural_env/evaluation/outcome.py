@@ -10,6 +10,8 @@ from neural_env.evaluation.rows import Row, percent
 from neural_env.evaluation.world import Forced
 
 SECTION = "outcome"
+TERMINATION = "termination: average precision"
+OF_RANGE = ": mean error, % of its range"  # how the names of variables' rows end
 _UNUSUAL = 0.5  # a reward further than this from the usual one is an event
 
 
@@ -24,7 +26,7 @@ def reward_rows(forced: Forced) -> list[Row]:
     usual = usual_reward(windows.rewards)
     events = np.abs(windows.rewards - usual) > _UNUSUAL
     error = np.abs(foretold - windows.rewards)
-    return [
+    rows = [
         _precision("reward: average precision", np.abs(foretold - usual), events, windows.episode, f"{usual:g}"),
         Row(SECTION, "reward: mean error", mean(error, windows.episode), "", 3),
         Row(SECTION, f"reward: within {_UNUSUAL}", percent(mean(error < _UNUSUAL, windows.episode)), "%", 1),
@@ -37,6 +39,13 @@ def reward_rows(forced: Forced) -> list[Row]:
             {"real": mean(windows.rewards, windows.episode)},
         ),
     ]
+    if events.any():
+        recalled = error[events] < np.abs(foretold - usual)[events]
+        note = f"of such rewards, foretold nearer to what came than to {usual:g}"
+        rows.insert(
+            1, Row(SECTION, "reward: recall", percent(mean(recalled, windows.episode[events])), "%", 0, note=note)
+        )
+    return rows
 
 
 def usual_reward(rewards: np.ndarray) -> float:
@@ -52,7 +61,7 @@ def termination_rows(forced: Forced) -> list[Row]:
     calibration = statistic(lambda rows: expected_calibration_error(p[rows], ends[rows]), groups)
     never = statistic(lambda rows: float(ends[rows].mean()), groups)
     rows = [
-        _precision("termination: average precision", p, ends, groups, None),
+        _precision(TERMINATION, p, ends, groups, None),
         Row(SECTION, "termination: calibration error (ECE)", calibration, "", 4, {"never terminate": never}),
         Row(
             SECTION,
@@ -87,7 +96,7 @@ def variable_rows(forced: Forced, names: tuple[str, ...]) -> list[Row]:
     for i, name in enumerate(names):
         true = windows.variables[:, i]
         spread = float(np.ptp(true))
-        title = f"{name}: mean error, % of its range"
+        title = name + OF_RANGE
         if spread == 0:
             rows.append(Row(SECTION, title, None, note=f"it is {true[0]:g} throughout these episodes"))
             continue

@@ -13,7 +13,7 @@ from neural_env.evaluation.frames import psnr
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.autoencoder import Autoencoder
-from neural_env.world.conditioning import CONTEXT_NOISE_MAX, corrupt, sample_levels
+from neural_env.world.conditioning import ContextNoise, corrupt
 from neural_env.world.model import WorldModel
 from neural_env.world.unet import UNet
 
@@ -23,12 +23,10 @@ class DenoiserStage:
 
     name = "denoiser"
 
-    def __init__(
-        self, world: WorldModel, training: Windows, validation: Windows, context_noise: float = CONTEXT_NOISE_MAX
-    ):
-        """`context_noise` is the highest level at which the past is corrupted; 0 leaves it clean."""
+    def __init__(self, world: WorldModel, training: Windows, validation: Windows, noise: ContextNoise | None = None):
+        """`noise` corrupts the past; by default as the bundled worlds' was."""
         self._world = world
-        self._context_noise = context_noise
+        self._noise = noise or ContextNoise()
         self._training = training
         self._validation = validation.evenly(32, 12)
         self._weight = channel_weight(world.autoencoder, self._validation[0]["latent"])
@@ -37,7 +35,7 @@ class DenoiserStage:
         """The objective's loss on the next latent."""
         key_levels, key_context, key_objective = jax.random.split(key, 3)
         context, size = batch["context"], len(batch["latent"])
-        levels = sample_levels(key_levels, size, context.shape[1], self._context_noise)
+        levels = self._noise.levels(key_levels, size, context.shape[1])
         context = corrupt(key_context, context, levels)
         present = with_past(jax.random.fold_in(key, 3), size, module.context_dropout)
         network = module.bound(context, batch["actions"], levels, present)

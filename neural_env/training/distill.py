@@ -19,7 +19,7 @@ from neural_env.evaluation.frames import psnr
 from neural_env.training.denoiser import channel_weight, decoded, with_unet
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
-from neural_env.world.conditioning import corrupt, sample_levels
+from neural_env.world.conditioning import ContextNoise, corrupt
 from neural_env.world.distilled import Distilled
 from neural_env.world.model import WorldModel
 from neural_env.world.unet import UNet
@@ -44,8 +44,19 @@ class DistillStage:
 
     name = "distill"
 
-    def __init__(self, world: WorldModel, training: Windows, validation: Windows, config: DistillConfig):
-        """`world` has the teacher's weights; the student's training begins from the same."""
+    def __init__(
+        self,
+        world: WorldModel,
+        training: Windows,
+        validation: Windows,
+        config: DistillConfig,
+        noise: ContextNoise | None = None,
+    ):
+        """`world` has the teacher's weights; the student's training begins from the same.
+
+        `noise` corrupts the past; by default as the bundled worlds' was.
+        """
+        self._noise = noise or ContextNoise()
         if isinstance(world.objective, Distilled):
             raise ValueError("this world is distilled already: distil its teacher")
         self._world = world
@@ -60,7 +71,7 @@ class DistillStage:
     def loss(self, module: UNet, batch: DeviceBatch, key: Key) -> tuple[jax.Array, Logs]:
         """Error against the teacher in x0-space, by what shows in pixels; the context is corrupted as in training."""
         key_levels, key_context, key_sample = jax.random.split(key, 3)
-        levels = sample_levels(key_levels, *batch["actions"].shape)
+        levels = self._noise.levels(key_levels, *batch["actions"].shape)
         past = corrupt(key_context, batch["context"], levels), batch["actions"], levels
         target = jax.lax.stop_gradient(self._taught(self._world, key_sample, *past))
         drawn = self._student.sample(module.bound(*past), key_sample, target.shape, 1)

@@ -19,7 +19,7 @@ from neural_env.evaluation.frames import psnr
 from neural_env.training.denoiser import channel_weight, decoded, with_past, with_unet
 from neural_env.training.latents import Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
-from neural_env.world.conditioning import corrupt, sample_levels
+from neural_env.world.conditioning import ContextNoise, corrupt
 from neural_env.world.model import WorldModel
 from neural_env.world.unet import UNet
 
@@ -45,8 +45,19 @@ class RolloutStage:
 
     name = "rollout"
 
-    def __init__(self, world: WorldModel, training: Windows, validation: list[Batch], config: RolloutConfig):
-        """`training` and `validation` go on for several frames; a window of `training` for `config.frames`."""
+    def __init__(
+        self,
+        world: WorldModel,
+        training: Windows,
+        validation: list[Batch],
+        config: RolloutConfig,
+        noise: ContextNoise | None = None,
+    ):
+        """`training` and `validation` go on for several frames; a window of `training` for `config.frames`.
+
+        `noise` corrupts true pasts; by default as the bundled worlds' were.
+        """
+        self._noise = noise or ContextNoise()
         self._world = world
         self._training = training
         self._validation = validation
@@ -63,7 +74,7 @@ class RolloutStage:
         context = _slide(jnp.concatenate([batch["context"], past], axis=1), n, frames)
         actions = _slide(jnp.concatenate([batch["actions"], batch["steered"][:, 1:]], axis=1), n, frames)
         # Own frames come as in play: uncorrupted, and said to be so. What is wrong with them is for the model to see.
-        levels = jnp.where(jnp.repeat(forced, frames)[:, None], sample_levels(key_levels, size * frames, n), 0.0)
+        levels = jnp.where(jnp.repeat(forced, frames)[:, None], self._noise.levels(key_levels, size * frames, n), 0.0)
         present = with_past(key_past, size * frames, module.context_dropout)
         network = module.bound(corrupt(key_context, context, levels), actions, levels, present)
         target = batch["following"].reshape(size * frames, *batch["latent"].shape[1:])

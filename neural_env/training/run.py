@@ -25,12 +25,14 @@ from neural_env.training.distill import DistillConfig, DistillStage
 from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
 from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measured
+from neural_env.training.presets import label_of, model_of
 from neural_env.training.rollout import HORIZONS, RolloutConfig, RolloutStage
 from neural_env.training.sampler import SamplerConfig, choice_of, scored
 from neural_env.training.state import TrainState, has_state
 from neural_env.version import __version__
+from neural_env.world.conditioning import ContextNoise
 from neural_env.world.diffusion import EDM
-from neural_env.world.model import PRESETS, ModelConfig, WorldModel, distilled
+from neural_env.world.model import ModelConfig, WorldModel, distilled
 from neural_env.world.parameters import all_arrays, fingerprint, replaced
 from neural_env.world.unet import UNet
 
@@ -43,7 +45,7 @@ class TrainConfig:
 
     data: tuple[Path, ...]  # dataset folders, of one game, made by `neural-env collect`
     out: Path  # folder of the run; each stage has its own folder in it
-    preset: str = "small"  # sizes of the model
+    preset: str = "small"  # the model: a preset, or a .json file of what differs from one
     max_frames_per_dataset: int | None = None  # bounds what is read of each split, in whole shards drawn evenly
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -69,6 +71,7 @@ class DenoiserRun(FreshRun):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    noise: ContextNoise = field(default_factory=ContextNoise)  # by which the past is corrupted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ class RolloutRun(TrainConfig):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1_500, batch=4, learning_rate=2e-4))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    noise: ContextNoise = field(default_factory=ContextNoise)  # by which true pasts are corrupted
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
@@ -86,6 +90,7 @@ class DistillRun(TrainConfig):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=2e-4))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    noise: ContextNoise = field(default_factory=ContextNoise)  # by which the past is corrupted
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
@@ -95,7 +100,7 @@ class SamplerRun:
 
     data: tuple[Path, ...]  # dataset folders that the run was trained on
     out: Path  # folder of the run
-    preset: str = "small"  # sizes of the model
+    preset: str = "small"  # the model: a preset, or a .json file of what differs from one
     max_frames_per_dataset: int | None = None  # as in training
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
 
@@ -138,32 +143,34 @@ def train_denoiser(run: DenoiserRun) -> None:
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
     parents = _begun_from(run.out / DenoiserStage.name, autoencoder=world.autoencoder)
-    stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture))
+    stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.noise)
     module, state = _run(stage, _begun(run, "unet", world.unet), run)
-    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents, **_origin(run))
+    model = asdict(model_of(run.preset))
+    _hand_over(stage, module, run, state, corpus, model=model, **_drawn(run), **parents, **_origin(run))
 
 
 def train_rollout(run: RolloutRun) -> None:
     """The denoiser's last part: the same, after frames of its own."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
-    world.unet, _ = _denoiser(world, run.out, ())
+    world.unet, _ = _denoiser(world, model_of(run.preset), run.out, ())
     training, _ = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
-    stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout)
+    stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout, run.noise)
     parents = _begun_from(run.out / stage.name, autoencoder=world.autoencoder, parent=world.unet)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents)
+    _hand_over(stage, module, run, state, corpus, **_drawn(run), **parents)
 
 
 def train_distill(run: DistillRun) -> None:
     """The denoiser in one step."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
-    world.unet, _ = _denoiser(world, run.out, ("rollout",))
-    stage = DistillStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.distill)
+    world.unet, _ = _denoiser(world, model_of(run.preset), run.out, ("rollout",))
+    windows = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture)
+    stage = DistillStage(world, *windows, run.distill, run.noise)
     parents = _begun_from(run.out / stage.name, autoencoder=world.autoencoder, parent=world.unet)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents)
+    _hand_over(stage, module, run, state, corpus, **_drawn(run), **parents)
 
 
 def choose_sampler(run: SamplerRun) -> None:
@@ -173,7 +180,7 @@ def choose_sampler(run: SamplerRun) -> None:
     )
     corpus = _corpus(common)
     world = _with_autoencoder(common, corpus)
-    world.unet, _ = _denoiser(world, run.out, ("rollout",))
+    world.unet, _ = _denoiser(world, model_of(run.preset), run.out, ("rollout",))
     _, validation = _windows(common, corpus, world, pictures_only=True)
     scores = scored(world, validation, run.sampler)
     folder = run.out / "sampler"
@@ -195,7 +202,7 @@ def choose_sampler(run: SamplerRun) -> None:
 def train_decoder(run: DecoderRun) -> None:
     """Better pictures of the same latents."""
     corpus = _corpus(run)
-    world, _, _ = _with_denoiser(_with_autoencoder(run, corpus), _preset(run.preset), corpus, run.out)
+    world, _, _ = _with_denoiser(_with_autoencoder(run, corpus), model_of(run.preset), corpus, run.out)
     parents = _begun_from(run.out / DecoderStage.name, autoencoder=world.autoencoder, denoiser=world.unet)
     training, validation = _windows(run, corpus, world, pictures_only=True)
     pairs = pairs_of(world, corpus, "train", training, run.max_frames)
@@ -229,7 +236,7 @@ class BundleRun:
     data: tuple[Path, ...]  # dataset folders that the run was trained on
     run: Path  # folder of the run
     out: Path  # checkpoint folder to write
-    preset: str = "small"  # sizes of the model
+    preset: str = "small"  # the model: a preset, or a .json file of what differs from one
     starts: int = 32  # real starting contexts to include, from validation episodes
     max_frames_per_dataset: int | None = None  # as in training
 
@@ -237,7 +244,7 @@ class BundleRun:
 def bundle(config: BundleRun) -> None:
     """Writes the checkpoint; scores are added by `neural-env evaluate world --write`."""
     corpus = Corpus.open(config.data, verify=False, max_frames=config.max_frames_per_dataset)
-    game, model = corpus.game, _preset(config.preset)
+    game, model = corpus.game, model_of(config.preset)
     world = nnx.eval_shape(lambda: WorldModel(model, game, rngs=nnx.Rngs(0)))
     for name in ("autoencoder", "outcome"):
         setattr(world, name, load_module(getattr(world, name), config.run / name / "weights.safetensors"))
@@ -246,7 +253,7 @@ def bundle(config: BundleRun) -> None:
     stages = ["autoencoder", *stages, "outcome", *_with_finetuned_decoder(world, config.run / "decoder")]
     latents = encoded(corpus, "validation", world.autoencoder, config.run / "latents")
     provenance = {
-        "preset": config.preset,
+        "preset": label_of(config.preset),
         "data": corpus.provenance(),
         "stages": {name: json.loads((config.run / name / "stage.json").read_text()) for name in stages},
     }
@@ -259,7 +266,7 @@ def _with_denoiser(
     world: WorldModel, model: ModelConfig, corpus: Corpus, folder: Path
 ) -> tuple[WorldModel, ModelConfig, list[str]]:
     """The world with the denoiser of the run's last stage, its configuration, and the stages that made the denoiser."""
-    unet, stages = _denoiser(world, folder, ("rollout", "distill"))
+    unet, stages = _denoiser(world, model, folder, ("rollout", "distill"))
     choice = folder / "sampler" / "stage.json"
     if "distill" not in stages and choice.is_file():
         _check_parents(choice.parent, autoencoder=world.autoencoder)
@@ -288,14 +295,15 @@ def _with_sampler(model: ModelConfig, unet: UNet, path: Path) -> ModelConfig:
     return replace(model, objective=objective, num_steps=choice["num_steps"])
 
 
-def _denoiser(world: WorldModel, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:
+def _denoiser(world: WorldModel, model: ModelConfig, folder: Path, later: tuple[str, ...]) -> tuple[UNet, list[str]]:
     """The run's denoiser after those `later` stages that it went through, and the names of its stages.
 
     Raises:
-        ValueError: it was trained on another auto-encoder's latents than the world's, or a later stage began from
-            other weights than the one before it left.
+        ValueError: it was trained as another model, on another auto-encoder's latents than the world's, or a later
+            stage began from other weights than the one before it left.
     """
     unet, stages = load_module(world.unet, folder / "denoiser" / "weights.safetensors"), ["denoiser"]
+    _check_model(folder / "denoiser", model)
     _check_parents(folder / "denoiser", autoencoder=world.autoencoder)
     for name in later:
         if (folder / name / "stage.json").is_file():
@@ -336,6 +344,16 @@ def _check_parents(folder: Path, **parts: nnx.Module) -> None:
         if record.get(part, now) != now:
             cure = f"remove {folder} and run the stage again"
             raise ValueError(f"the {folder.name} stage began from another {part} than the run has now: {cure}")
+
+
+def _check_model(folder: Path, model: ModelConfig) -> None:
+    """Weights may fit a model that they were not trained as: another objective's."""
+    trained, now = json.loads((folder / "stage.json").read_text()).get("model"), json.loads(json.dumps(asdict(model)))
+    if trained not in (None, now):
+        others = [name for name in now if trained.get(name) != now[name]]
+        differ = ", ".join(f"{name} {trained.get(name)}, not {now[name]}" for name in others)
+        cure = "give the --preset that it was trained with"
+        raise ValueError(f"the denoiser in {folder} was trained with {differ}: {cure}")
 
 
 def _fingerprints(parts: dict[str, nnx.Module]) -> dict[str, str]:
@@ -381,6 +399,11 @@ def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
 
 
+def _drawn(run: DenoiserRun | RolloutRun | DistillRun) -> dict[str, Any]:
+    """Which windows, and how their past was corrupted, for the record."""
+    return {"mixture": asdict(run.mixture), "noise": asdict(run.noise)}
+
+
 def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, corpus: Corpus, **more: Any) -> None:
     folder = run.out / stage.name
     save_module(module, folder / "weights.safetensors")
@@ -412,7 +435,7 @@ def _corpus(run: TrainConfig) -> Corpus:
 
 
 def _world(run: TrainConfig, corpus: Corpus) -> WorldModel:
-    return WorldModel(_preset(run.preset), corpus.game, rngs=nnx.Rngs(run.loop.seed))
+    return WorldModel(model_of(run.preset), corpus.game, rngs=nnx.Rngs(run.loop.seed))
 
 
 def _with_autoencoder(run: TrainConfig, corpus: Corpus) -> WorldModel:
@@ -446,12 +469,6 @@ def _horizons(run: RolloutRun, corpus: Corpus, world: WorldModel) -> list[Batch]
     long_enough = (steps for steps in reversed(HORIZONS) if len(data.windows(world.context, steps + 1)))
     ahead = next(long_enough, run.rollout.frames)
     return Windows(data, world.context, 0, pictures_only=True, ahead=ahead).evenly(16, 4)
-
-
-def _preset(name: str) -> ModelConfig:
-    if name not in PRESETS:
-        raise ValueError(f"there is no preset {name!r}; there are {sorted(PRESETS)}")
-    return PRESETS[name]
 
 
 def _starting_contexts(data: LatentData, context: int, count: int) -> Starts:

@@ -27,7 +27,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -43,6 +43,7 @@ from neural_env.runtime import usable_cores
 from neural_env.training import carry
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.loop import LoopConfig
+from neural_env.training.presets import label_of, model_of
 from neural_env.training.run import (
     AutoencoderRun,
     BundleRun,
@@ -60,7 +61,7 @@ from neural_env.training.run import (
     train_outcome,
     train_rollout,
 )
-from neural_env.world.model import PRESETS, usual_screen
+from neural_env.world.model import ModelConfig, usual_screen
 
 SHARES = {  # of the budget
     "random_play": 0.03,
@@ -95,7 +96,7 @@ class WorldRun:
     """Make a world of a scenario: data, agent, every stage, checkpoint and scores; run again, it goes on."""
 
     scenario: Annotated[str, tyro.conf.Positional]  # what to play
-    preset: Annotated[str, tyro.conf.Positional]  # sizes of the model
+    preset: Annotated[str, tyro.conf.Positional]  # the model: a preset, or a .json file of what differs from one
     minutes: Annotated[float, tyro.conf.Positional]  # the budget, of all slices together
     out: Path | None = None  # the folder of everything; by default out/worlds/SCENARIO-PRESET
     resolution: tuple[int, int] | None = None  # height and width of the game; by default 240 320 for base, else 120 160
@@ -104,6 +105,7 @@ class WorldRun:
     max_episode_steps: int = 525  # an episode is cut off after so many steps
     max_frames_per_dataset: int = 200_000  # bounds what is trained on
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=0.55, events=0.45, lead=6))  # of denoising
+    without: tuple[Literal["rollout", "distill", "decoder"], ...] = ()  # stages that the recipe is to leave out
     evaluation_episodes: int = 30  # of test seeds
     evaluation_rollouts: int = 64  # dreams
     workers: int = usable_cores()  # games played at a time
@@ -112,9 +114,7 @@ class WorldRun:
     carry: Path | None = None  # folder of what goes from slice to slice, in files of at most 16 MB
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"there is no preset {self.preset!r}; there are {sorted(PRESETS)}")
-        PRESETS[self.preset].autoencoder.grid(self.screen)
+        self.model.autoencoder.grid(self.screen)
         for name in ("minutes", "slice_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -128,12 +128,17 @@ class WorldRun:
     @property
     def folder(self) -> Path:
         """Where everything is."""
-        return self.out or Path("out/worlds") / f"{self.scenario}-{self.preset}"
+        return self.out or Path("out/worlds") / f"{self.scenario}-{label_of(self.preset)}"
 
     @property
     def screen(self) -> tuple[int, int]:
         """Height and width of the game's frames."""
-        return checked_resolution(self.resolution or usual_screen(self.preset))
+        return checked_resolution(self.resolution or usual_screen(self.model))
+
+    @property
+    def model(self) -> ModelConfig:
+        """What the preset stands for."""
+        return model_of(self.preset)
 
     @property
     def trained_agent(self) -> Path | None:
@@ -219,7 +224,8 @@ class _Maker:
         write_whole(self._path, (json.dumps(self._progress, indent=1) + "\n").encode())
 
     def _steps(self) -> list[str]:
-        return [name for name in SHARES if name != "agent" or self.run.trained_agent is None]
+        left_out = (*self.run.without, *(["agent"] if self.run.trained_agent else []))
+        return [name for name in SHARES if name not in left_out]
 
     def _spent(self, name: str) -> float:
         return float(self._progress["spent"].get(name, 0.0))

@@ -37,15 +37,32 @@ def corrupt(key: Key, context: Latent, levels: Float[Array, "b n"]) -> Latent:
     return context + levels[..., None, None, None] * jax.random.normal(key, context.shape)
 
 
-def sample_levels(key: Key, batch: int, frames: int, highest: float = CONTEXT_NOISE_MAX) -> Float[Array, "b n"]:
-    """Training levels in [0, highest], independent per frame below a bound that each item draws for itself.
+@dataclass(frozen=True)
+class ContextNoise:
+    """How the past is corrupted in training: the levels of its frames, in [0, 0.7], each frame at its own.
 
-    The bound is the square of a uniform number: a third of the items are as good as clean. With the paper's even
-    spread, a context of four clean frames would be one training item in thousands, and that is what play starts from.
+    Raises `ValueError` for a level out of that range.
     """
-    key_item, key_frame = jax.random.split(key)
-    bound = highest * jnp.square(jax.random.uniform(key_item, (batch, 1)))
-    return bound * jax.random.uniform(key_frame, (batch, frames))
+
+    context_noise: float = CONTEXT_NOISE_MAX  # the highest level; 0 leaves the past clean
+    spread: Literal["bounded", "even"] = "bounded"  # below a bound that each item draws, or evenly
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.context_noise <= CONTEXT_NOISE_MAX:
+            raise ValueError(f"context_noise is a level in [0, {CONTEXT_NOISE_MAX}], got {self.context_noise}")
+
+    def levels(self, key: Key, batch: int, frames: int) -> Float[Array, "b n"]:
+        """Of the frames of each item.
+
+        `bounded`: the bound is the square of a uniform number, so a third of the items are as good as clean. With
+        `even`, GameNGen's (section 3.2.1), a context of four clean frames is one training item in thousands, and that
+        is what play starts from.
+        """
+        key_item, key_frame = jax.random.split(key)
+        levels = self.context_noise * jax.random.uniform(key_frame, (batch, frames))
+        if self.spread == "even":
+            return levels
+        return levels * jnp.square(jax.random.uniform(key_item, (batch, 1)))
 
 
 class Told(NamedTuple):

@@ -72,16 +72,16 @@ PRESETS = {
 SCREENS = ((120, 160), (240, 320))  # heights and widths that games are played at
 
 
-def usual_screen(preset: str) -> tuple[int, int]:
-    """Height and width that a preset is made for: the first of `SCREENS` that its patches divide.
+def usual_screen(model: ModelConfig) -> tuple[int, int]:
+    """Height and width that a model is made for: the first of `SCREENS` that its patches divide.
 
     Raises:
         ValueError: they divide none.
     """
-    patch = PRESETS[preset].autoencoder.patch
+    patch = model.autoencoder.patch
     fitting = [screen for screen in SCREENS if not any(side % patch for side in screen)]
     if not fitting:
-        raise ValueError(f"no screen of {SCREENS} is a multiple of the patch size {patch} of the preset {preset!r}")
+        raise ValueError(f"no screen of {SCREENS} is a multiple of the patch size {patch}")
     return fitting[0]
 
 

@@ -472,6 +472,8 @@ def test_an_arm_is_scored_again_when_it_is_run_in_another_way(fake, tmp_path, mo
 
 SMOKED = {  # arms of each study, and what is trained for them that those before hadn't
     "objective": (("EDM, 4 steps", "v-prediction, 1 step"), ["autoencoder", "denoiser", "denoiser"]),
+    "noise": (("with", "evenly spread, as GameNGen's"), ["denoiser"]),
+    "level": (("0", "0.4"), []),
     "steps": ((), ["distill"]),
     "rollout": ((), ["denoiser", "rollout"]),
     "decoder": ((), ["decoder"]),

@@ -64,6 +64,7 @@ def test_a_world_that_is_always_right_gets_the_ceiling_in_every_row(studied):
     assert rows["reward: average precision"].value.value == rows["termination: average precision"].value.value == 1
     assert rows["reward: mean error"].value.value == rows["place: mean error, % of its range"].value.value == 0
     assert rows["termination: recall"].value.value == rows["reward: within 0.5"].value.value == 100
+    assert rows["reward: recall"].value.value == 100
     assert rows["termination: calibration error (ECE)"].value.value == pytest.approx(0, abs=1e-6)
     assert rows["PSNR lost by one step"].value.value == 0
     real, dreamed = (rows[f"inverse model: accuracy on {what} clips"].value.value for what in ("real", "dreamed"))
@@ -73,7 +74,8 @@ def test_a_world_that_is_always_right_gets_the_ceiling_in_every_row(studied):
     assert rows[stability.HELD].value.value == 100
     assert {name: value for name, value in met(studied("oracle")).items() if name != "real time"} == {
         "next frame, PSNR": True, "next frame, LPIPS": True, "one step against many": True, "no collapse": True,
-        "actions matter": True,
+        "actions matter": True, "32 steps on its own frames": True, "termination, average precision": True,
+        "place, error": True,
     }  # fmt: skip
 
 
@@ -150,7 +152,7 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     assert path.name == "take_cover.md" and "| no collapse | every dream holds | 0 % | **missed** |" in written
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
-    assert len(pictures) == 7 and all((path.parent / picture).is_file() for picture in pictures)
+    assert len(pictures) == 8 and all((path.parent / picture).is_file() for picture in pictures)
     height, width = found.rollouts.real.shape[2:4]
     with Image.open(path.parent / "take_cover" / "film.webp") as film:
         assert film.is_animated and film.size == (2 * width + 4, height)
@@ -202,6 +204,29 @@ def test_bars_that_were_not_measured_are_neither_met_nor_missed():
     assert {bar.met for name, bar in bars.items() if name != "next frame, PSNR"} == {None}
     (missed,) = [b for b in bars_of([Row("next frame, teacher-forced", "PSNR", exact(29.42), "dB")]) if b.met is False]
     assert missed.verdict == "missed"
+
+
+@pytest.mark.parametrize(
+    ("row", "met", "found"),
+    [
+        (
+            ("autoregressive", "PSNR at step 32", exact(24.0), "dB", 2, {"copy the first frame": exact(22.9)}),
+            True,
+            "22.90",
+        ),
+        (
+            ("autoregressive", "PSNR at step 32", exact(24.0), "dB", 2, {"copy the first frame": exact(23.1)}),
+            False,
+            "24.00",
+        ),
+        (("outcome", "termination: average precision", exact(0.49)), False, "0.49"),
+        (("outcome", "health: mean error, % of its range", exact(4.9), "%"), True, "4.90 %"),
+        (("outcome", "health: mean error, % of its range", exact(5.1), "%"), False, "5.10 %"),
+    ],
+)
+def test_a_bar_is_met_by_its_own_row_alone(row, met, found):
+    (bar,) = [bar for bar in bars_of([Row(*row)]) if bar.met is not None]
+    assert bar.met is met and found in bar.found
 
 
 def test_dreams_hold_as_long_as_no_statistic_leaves_its_start_by_more_than_a_factor():

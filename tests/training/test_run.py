@@ -322,14 +322,19 @@ def test_a_later_stage_without_a_denoiser_names_what_to_run(run, data, tmp_path,
 
 
 @pytest.mark.parametrize("objective", [VPrediction(), Shortcut()], ids=lambda objective: objective.kind)
-def test_a_world_of_another_objective_is_trained_bundled_and_played(run, data, tmp_path, monkeypatch, objective):
-    monkeypatch.setitem(PRESETS, "other", replace(PRESETS["tiny"], objective=objective, num_steps=2))
+def test_a_world_of_another_objective_is_trained_bundled_and_played(run, data, tmp_path, objective):
+    other = str(tmp_path / "other.json")
+    Path(other).write_text(json.dumps({"preset": "tiny", "objective": {"kind": objective.kind}, "num_steps": 2}))
     for part in ("autoencoder", "outcome", "latents"):
         shutil.copytree(run / part, tmp_path / "run" / part)
-    train("denoiser", data, tmp_path / "run", preset="other")
-    bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset="other"))
-    assert neural_env.load(tmp_path / "world").model == PRESETS["other"]
+    train("denoiser", data, tmp_path / "run", preset=other)
+    bundle(BundleRun(data=(data,), run=tmp_path / "run", out=tmp_path / "world", preset=other))
+    made = neural_env.load(tmp_path / "world")
+    assert made.model == replace(PRESETS["tiny"], objective=objective, num_steps=2)
+    assert made.provenance["preset"] == "other.json"
     plays_five_steps(tmp_path / "world")
+    with pytest.raises(ValueError, match=r"trained with objective .*, num_steps 2, not 1: give the --preset"):
+        bundled(data, tmp_path / "run", tmp_path / "another")
 
 
 def test_weights_of_another_preset_are_refused(run, data, tmp_path, monkeypatch):

@@ -121,6 +121,13 @@ def test_the_denoiser_sees_what_leads_to_events_more_often_than_the_game_has_the
     assert stage.loop.clip > OutcomeRun(data=(), out=tmp_path).loop.clip
 
 
+def test_stages_that_are_left_out_are_not_made_and_the_others_share_their_minutes(made, tmp_path):
+    assert make_world(run(tmp_path, without=("rollout", "distill")))
+    assert [name for name in STEPS if name not in done(tmp_path)] == ["agent", "rollout", "distill"]
+    with pytest.raises(ValueError, match="holds a run with without"):
+        make_world(run(tmp_path))
+
+
 def test_a_run_goes_on_with_its_own_mixture_alone(made, tmp_path):
     assert make_world(run(tmp_path, mixture=Mixture(uniform=1.0, kinds=("death",))))
     assert make_world(run(tmp_path, mixture=Mixture(uniform=1.0, kinds=("death",))))

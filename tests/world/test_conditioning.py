@@ -7,12 +7,12 @@ from flax import nnx
 from neural_env.world.conditioning import (
     CONTEXT_NOISE_MAX,
     AdaGN,
+    ContextNoise,
     CrossAttention,
     Sizes,
     Told,
     bucket,
     corrupt,
-    sample_levels,
 )
 
 
@@ -36,14 +36,25 @@ def test_each_frame_is_corrupted_at_its_own_level():
 
 
 def test_a_third_of_the_training_items_have_a_clean_context_and_some_are_as_noisy_as_can_be():
-    levels = np.asarray(sample_levels(jax.random.key(0), 20_000, 4))
+    levels = np.asarray(ContextNoise().levels(jax.random.key(0), 20_000, 4))
     assert levels.min() >= 0 and 0.95 * CONTEXT_NOISE_MAX < levels.max() <= CONTEXT_NOISE_MAX
     clean = (np.asarray(bucket(jnp.array(levels))) == 0).all(axis=1)
     assert 0.3 < clean.mean() < 0.4
 
 
+def test_an_even_spread_is_uniform_up_to_the_highest_level():
+    levels = np.asarray(ContextNoise(0.5, spread="even").levels(jax.random.key(0), 20_000, 4))
+    counts = np.histogram(levels, bins=10, range=(0, 0.5))[0]
+    np.testing.assert_allclose(counts / levels.size, 0.1, atol=5 * np.sqrt(0.09 / levels.size))
+
+
+def test_a_level_that_no_bucket_holds_is_refused():
+    with pytest.raises(ValueError, match=r"context_noise is a level in \[0, 0.7\], got 0.8"):
+        ContextNoise(0.8)
+
+
 def test_training_levels_differ_from_frame_to_frame_and_favour_none():
-    levels = np.asarray(sample_levels(jax.random.key(0), 20_000, 4))
+    levels = np.asarray(ContextNoise().levels(jax.random.key(0), 20_000, 4))
     ranks = np.argsort(levels, axis=1)
     assert (np.diff(np.sort(levels, axis=1)) > 0).mean() > 0.999
     share = (ranks[:, 0, None] == np.arange(4)).mean(axis=0)
