@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each part of the recipe is worth, at a size for two CPU cores: docs/ablations.md, in about three hours.
+# What each part of the recipe is worth, at a size for two CPU cores: docs/ablations.md, in about three and a half hours.
 # It goes on where it was if it is interrupted and run again; --test as an argument scores on test seeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ study() {
 # Those of the paper.
 study level "$@"
 study steps --data $agent "$@"
-study noise --data $agent "$@"
+study noise --data $agent --seeds 0 1 2 "$@"
 study objective --data $agent "$@"
 study data --data $agent --random-data $random "$@"
 study context --data $agent --arms 4 1 2 "$@"

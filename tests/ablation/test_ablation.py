@@ -482,6 +482,7 @@ SMOKED = {  # arms of each study, and what is trained for them that those before
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_smoke_runs_train_every_part_once_and_leave_whole_reports(tmp_path):
     def made():
         return {path.parent.name for path in (tmp_path / "parts").glob("*/weights.safetensors")}
