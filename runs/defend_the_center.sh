@@ -27,14 +27,15 @@ $verb bundle --data $agent $random $ppo --max-frames-per-dataset 60000 --run $ru
 
 # Then the denoiser goes on with Muon, half of it where its sampler begins, which the training before had not.
 last=out/defend_the_center_last
-both="--data $agent $random --out $last"
-$verb collect --scenario defend_the_center --episodes 1000 --workers 2 --out $random # 500 more: 189k frames in all
+more=data/defend_the_center_more # 500 more of sticky random play: 189k frames in all
+both="--data $agent $random $more --out $last"
+$verb collect --scenario defend_the_center --episodes 500 --first-seed 500 --workers 2 --out $more
 $verb train autoencoder $both --init-from $run/world --steps 0 # as it is
 $verb train denoiser $both --init-from $run/world --steps 6000 --seed 2 --optimiser muon --learning-rate 6e-4 \
     --warmup 100 --clip 10 --uniform 0.55 --events 0.45 --lead 6 --kinds kill damage death
 $verb train outcome $both --init-from $run/world --steps 0               # as it is
 $verb train sampler $both --windows 128 --sigma-lasts 0.5 1.0 2.0 3.0    # 2 minutes
-$verb bundle --data $agent $random --run $last --starts 16 --out "$world"
+$verb bundle --data $agent $random $more --run $last --starts 16 --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 40 --rollouts 64 \
     --policies sticky_random runs/agents/defend_the_center --out $last/report --write
 $verb evaluate card --report $last/report

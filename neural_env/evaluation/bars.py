@@ -1,4 +1,4 @@
-"""The bars that a world is held to, each met or missed: GameNGen's own figures, stability, speed, and control."""
+"""The bars that a world is held to, each met or missed: GameNGen's figures, drift, outcomes, speed, control."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neural_env.checkpoint import from_json
+from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS, ModelConfig
 
 
@@ -19,7 +20,7 @@ def model_of(preset: str) -> ModelConfig:
     another kind than the preset's, its other fields have that kind's defaults.
 
     Raises:
-        ValueError: there is no such preset or file, or the file describes no model.
+        ValueError: there is no such preset or file, or the file describes no model, or a distilled one.
     """
     if not preset.endswith(".json"):
         return _named(preset)
@@ -31,9 +32,13 @@ def model_of(preset: str) -> ModelConfig:
         raise ValueError(f"the preset {preset} must hold a JSON object, fields of ModelConfig, got {asked!r}")
     base = _named(str(asked.pop("preset", "small")))
     try:
-        return from_json(ModelConfig, _changed(asdict(base), asked))
+        model = from_json(ModelConfig, _changed(asdict(base), asked))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"the preset {preset} describes no model: {error}") from error
+    if isinstance(model.objective, Distilled):
+        cure = "give its teacher's objective"
+        raise ValueError(f"the preset {preset} is of a distilled world, which learns from its teacher alone: {cure}")
+    return model
 
 
 def label_of(preset: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from neural_env.checkpoint import Checkpoint, Starts, fitted, load, load_module, save, save_module
+from neural_env.checkpoint import Checkpoint, Starts, fitted, from_json, load, load_module, save, save_module
 from neural_env.data.corpus import Corpus
 from neural_env.data.episode import SPLITS, Split
 from neural_env.data.mixture import Mixture
@@ -80,7 +80,6 @@ class RolloutRun(TrainConfig):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1_500, batch=4, learning_rate=2e-4))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
-    noise: ContextNoise = field(default_factory=ContextNoise)  # by which true pasts are corrupted
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
@@ -90,7 +89,6 @@ class DistillRun(TrainConfig):
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=2e-4))
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
-    noise: ContextNoise = field(default_factory=ContextNoise)  # by which the past is corrupted
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
@@ -142,11 +140,12 @@ def train_denoiser(run: DenoiserRun) -> None:
     """The second stage: the next latent from the past and the action."""
     corpus = _corpus(run)
     world = _with_autoencoder(run, corpus)
-    parents = _begun_from(run.out / DenoiserStage.name, autoencoder=world.autoencoder)
+    model = _trained_as(model_of(run.preset))
+    parents = _begun_from(run.out / DenoiserStage.name, model, autoencoder=world.autoencoder)
     stage = DenoiserStage(world, *_windows(run, corpus, world, pictures_only=True, mixture=run.mixture), run.noise)
     module, state = _run(stage, _begun(run, "unet", world.unet), run)
-    model = asdict(model_of(run.preset))
-    _hand_over(stage, module, run, state, corpus, model=model, **_drawn(run), **parents, **_origin(run))
+    made = {"model": model, "mixture": asdict(run.mixture), "noise": asdict(run.noise)}
+    _hand_over(stage, module, run, state, corpus, **made, **parents, **_origin(run))
 
 
 def train_rollout(run: RolloutRun) -> None:
@@ -155,10 +154,10 @@ def train_rollout(run: RolloutRun) -> None:
     world = _with_autoencoder(run, corpus)
     world.unet, _ = _denoiser(world, model_of(run.preset), run.out, ())
     training, _ = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture, ahead=run.rollout.frames)
-    stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout, run.noise)
+    stage = RolloutStage(world, training, _horizons(run, corpus, world), run.rollout, _noise(run.out))
     parents = _begun_from(run.out / stage.name, autoencoder=world.autoencoder, parent=world.unet)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, **_drawn(run), **parents)
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents)
 
 
 def train_distill(run: DistillRun) -> None:
@@ -167,10 +166,10 @@ def train_distill(run: DistillRun) -> None:
     world = _with_autoencoder(run, corpus)
     world.unet, _ = _denoiser(world, model_of(run.preset), run.out, ("rollout",))
     windows = _windows(run, corpus, world, pictures_only=True, mixture=run.mixture)
-    stage = DistillStage(world, *windows, run.distill, run.noise)
+    stage = DistillStage(world, *windows, run.distill, _noise(run.out))
     parents = _begun_from(run.out / stage.name, autoencoder=world.autoencoder, parent=world.unet)
     module, state = _run(stage, world.unet, run)
-    _hand_over(stage, module, run, state, corpus, **_drawn(run), **parents)
+    _hand_over(stage, module, run, state, corpus, mixture=asdict(run.mixture), **parents)
 
 
 def choose_sampler(run: SamplerRun) -> None:
@@ -303,7 +302,9 @@ def _denoiser(world: WorldModel, model: ModelConfig, folder: Path, later: tuple[
             stage began from other weights than the one before it left.
     """
     unet, stages = load_module(world.unet, folder / "denoiser" / "weights.safetensors"), ["denoiser"]
-    _check_model(folder / "denoiser", model)
+    trained = json.loads((folder / "denoiser" / "stage.json").read_text()).get("model")
+    if trained is not None:
+        _check_model(folder / "denoiser", trained, _trained_as(model))
     _check_parents(folder / "denoiser", autoencoder=world.autoencoder)
     for name in later:
         if (folder / name / "stage.json").is_file():
@@ -317,20 +318,52 @@ def _denoiser(world: WorldModel, model: ModelConfig, folder: Path, later: tuple[
     return unet, stages
 
 
-def _begun_from(folder: Path, **parts: nnx.Module) -> dict[str, str]:
+def _begun_from(folder: Path, model: dict[str, Any] | None = None, **parts: nnx.Module) -> dict[str, str]:
     """Fingerprints of what a stage begins from, for its record; written down so that it goes on from nothing else.
 
     Raises:
-        ValueError: the folder holds a training that began from others.
+        ValueError: the folder holds a training that began from others, or as another `model`.
     """
     path, parents = folder / "parents.json", _fingerprints(parts)
+    begun: dict[str, Any] = parents if model is None else {**parents, "model": model}
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(parents, indent=2) + "\n").encode())
-    if json.loads(path.read_text()) != parents:
+        write_whole(path, (json.dumps(begun, indent=2) + "\n").encode())
+    found = json.loads(path.read_text())
+    if model is not None and "model" in found:
+        _check_model(folder, found.pop("model"), model)
+    if found != parents:
         cure = "remove that folder to begin anew"
         raise ValueError(f"{folder} holds a training that began from other weights than the run has now: {cure}")
     return parents
+
+
+def _trained_as(model: ModelConfig) -> dict[str, Any]:
+    """What the denoiser's weights depend on, as JSON has it: not the levels and steps that are chosen afterwards."""
+    objective = model.objective
+    if isinstance(objective, EDM):
+        objective = replace(objective, sigma_last=None, eta=0.0)
+    trained: dict[str, Any] = json.loads(json.dumps({"unet": asdict(model.unet), "objective": asdict(objective)}))
+    return trained
+
+
+def _check_model(folder: Path, trained: dict[str, Any], now: dict[str, Any]) -> None:
+    """Weights may fit a model that they were not trained as: one of another objective.
+
+    Raises:
+        ValueError: they were trained as another one.
+    """
+    then = _trained_as(from_json(ModelConfig, trained))  # with the defaults of fields that there weren't
+    if then == now:
+        return
+    fields = [f"{part}.{name}" for part in now for name in now[part] if then[part].get(name) != now[part][name]]
+    cure = "give the --preset that it was trained with, or remove that folder"
+    raise ValueError(f"the denoiser in {folder} was trained with another {', '.join(fields)}: {cure}")
+
+
+def _noise(folder: Path) -> ContextNoise:
+    """By which the past was corrupted when the run's denoiser was trained."""
+    return from_json(ContextNoise, json.loads((folder / "denoiser" / "stage.json").read_text()).get("noise", {}))
 
 
 def _check_parents(folder: Path, **parts: nnx.Module) -> None:
@@ -344,16 +377,6 @@ def _check_parents(folder: Path, **parts: nnx.Module) -> None:
         if record.get(part, now) != now:
             cure = f"remove {folder} and run the stage again"
             raise ValueError(f"the {folder.name} stage began from another {part} than the run has now: {cure}")
-
-
-def _check_model(folder: Path, model: ModelConfig) -> None:
-    """Weights may fit a model that they were not trained as: another objective's."""
-    trained, now = json.loads((folder / "stage.json").read_text()).get("model"), json.loads(json.dumps(asdict(model)))
-    if trained not in (None, now):
-        others = [name for name in now if trained.get(name) != now[name]]
-        differ = ", ".join(f"{name} {trained.get(name)}, not {now[name]}" for name in others)
-        cure = "give the --preset that it was trained with"
-        raise ValueError(f"the denoiser in {folder} was trained with {differ}: {cure}")
 
 
 def _fingerprints(parts: dict[str, nnx.Module]) -> dict[str, str]:
@@ -397,11 +420,6 @@ def _origin(run: FreshRun) -> dict[str, str]:
 
 def _run(stage: Stage[M], module: M, run: TrainConfig) -> tuple[M, TrainState]:
     return train(stage, module, run.loop, run.out / stage.name)
-
-
-def _drawn(run: DenoiserRun | RolloutRun | DistillRun) -> dict[str, Any]:
-    """Which windows, and how their past was corrupted, for the record."""
-    return {"mixture": asdict(run.mixture), "noise": asdict(run.noise)}
 
 
 def _hand_over(stage: Stage[M], module: M, run: TrainConfig, state: TrainState, corpus: Corpus, **more: Any) -> None:

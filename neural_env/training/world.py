@@ -61,6 +61,7 @@ from neural_env.training.run import (
     train_outcome,
     train_rollout,
 )
+from neural_env.world.conditioning import ContextNoise
 from neural_env.world.model import ModelConfig, usual_screen
 
 SHARES = {  # of the budget
@@ -106,6 +107,7 @@ class WorldRun:
     max_frames_per_dataset: int = 200_000  # bounds what is trained on
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=0.55, events=0.45, lead=6))  # of denoising
     without: tuple[Literal["rollout", "distill", "decoder"], ...] = ()  # stages that the recipe is to leave out
+    noise: ContextNoise = field(default_factory=ContextNoise)  # by which the denoiser's past is corrupted
     evaluation_episodes: int = 30  # of test seeds
     evaluation_rollouts: int = 64  # dreams
     workers: int = usable_cores()  # games played at a time
@@ -204,7 +206,8 @@ class _Maker:
 
     def _begun(self) -> dict[str, Any]:
         free = ("out", "workers", "slice_minutes", "carry", "agent")
-        asked = {**asdict(self.run), "resolution": self.run.screen}
+        model = {"preset": label_of(self.run.preset), "model": asdict(self.run.model)}  # a file's content, not its path
+        asked = {**asdict(self.run), **model, "resolution": self.run.screen}
         settings = {k: v for k, v in asked.items() if k not in free}
         settings = json.loads(json.dumps(settings))  # as they are found: lists for tuples
         fresh = {"run": settings, "batch": self._batch(), "done": [], "allowed": {}, "spent": {}, "steps": {}}
@@ -212,7 +215,7 @@ class _Maker:
             return fresh
         found: dict[str, Any] = json.loads(self._path.read_text())
         for name, value in settings.items():
-            if found["run"].get(name) != value:
+            if found["run"].get(name, value) != value:  # a setting that there wasn't had today's default
                 cure = "give another --out, or the same settings to go on with it"
                 raise ValueError(f"{self.run.folder} holds a run with {name} {found['run'].get(name)!r}: {cure}")
         return found
@@ -342,7 +345,7 @@ class _Maker:
         )
         stage = replace(plain, loop=loop, max_frames_per_dataset=run.max_frames_per_dataset)
         if isinstance(stage, DenoiserRun):
-            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=run.mixture)
+            stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=run.mixture, noise=run.noise)
         return stage
 
     def _bundle(self) -> bool:

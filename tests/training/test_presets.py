@@ -54,6 +54,7 @@ def test_the_model_of_a_worlds_configuration_is_a_preset_file(tmp_path):
         ({"unet": {"contexts": 8}}, r"unknown fields \['contexts'\]"),
         ({"unet": {"context": 0}}, "context"),
         ({"objective": {"kind": "w"}}, "unknown kind 'w'"),
+        ({"objective": {"kind": "distilled", "teacher": {"kind": "edm"}}}, "give its teacher's objective"),
     ],
 )
 def test_what_describes_no_model_is_refused_with_the_reason(tmp_path, content, why):

@@ -46,6 +46,7 @@ from neural_env.training.run import (
 )
 from neural_env.training.sampler import SamplerConfig
 from neural_env.training.state import StateStore
+from neural_env.world.conditioning import ContextNoise
 from neural_env.world.distilled import Distilled
 from neural_env.world.model import PRESETS
 from neural_env.world.parameters import all_arrays
@@ -333,8 +334,49 @@ def test_a_world_of_another_objective_is_trained_bundled_and_played(run, data, t
     assert made.model == replace(PRESETS["tiny"], objective=objective, num_steps=2)
     assert made.provenance["preset"] == "other.json"
     plays_five_steps(tmp_path / "world")
-    with pytest.raises(ValueError, match=r"wrong preset|preset that it was trained with"):
+    with pytest.raises(ValueError, match=REFUSED[objective.kind]):
         bundled(data, tmp_path / "run", tmp_path / "another")
+
+
+REFUSED = {"v": r"trained with another objective.kind.*: give the --preset", "shortcut": "wrong preset"}
+
+
+def preset_of(folder, **changes):
+    (folder / "other.json").write_text(json.dumps({"preset": "tiny", **changes}))
+    return str(folder / "other.json")
+
+
+def test_a_denoiser_is_not_trained_on_as_another_model(run, data, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    weights = (tmp_path / "run" / "denoiser" / WEIGHTS).read_bytes()
+    with pytest.raises(ValueError, match=r"trained with another objective.kind"):
+        train("denoiser", data, tmp_path / "run", preset=preset_of(tmp_path, objective={"kind": "v"}))
+    assert (tmp_path / "run" / "denoiser" / WEIGHTS).read_bytes() == weights
+    with pytest.raises(ValueError, match=r"trained with another objective.first"):
+        train("denoiser", data, tmp_path / "run", preset=preset_of(tmp_path, objective={"first": 0.0}))
+
+
+def test_levels_and_steps_that_no_weight_depends_on_make_no_other_model(run, data, tmp_path):
+    chosen = preset_of(tmp_path, objective={"sigma_last": 1.0, "eta": 0.5}, num_steps=2)
+    bundle(BundleRun(data=(data,), run=run, out=tmp_path / "world", preset=chosen))
+    made = neural_env.load(tmp_path / "world").model
+    assert (made.objective.sigma_last, made.num_steps) == (1.0, 2)
+
+
+@pytest.mark.parametrize(("stage", "trained"), [("rollout", "RolloutStage"), ("distill", "DistillStage")])
+def test_later_stages_corrupt_the_past_as_the_denoisers_training_did(run, data, tmp_path, monkeypatch, stage, trained):
+    class Seen(Exception):
+        pass
+
+    def seen(*given):
+        raise Seen(given[-1])
+
+    shutil.copytree(run / "autoencoder", tmp_path / "autoencoder")
+    train("denoiser", data, tmp_path, noise=ContextNoise(0.2, "even"))
+    monkeypatch.setattr(f"neural_env.training.run.{trained}", seen)
+    with pytest.raises(Seen) as caught:
+        train(stage, data, tmp_path)
+    assert caught.value.args == (ContextNoise(0.2, "even"),)
 
 
 def test_weights_of_another_preset_are_refused(run, data, tmp_path, monkeypatch):

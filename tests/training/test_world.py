@@ -121,6 +121,24 @@ def test_the_denoiser_sees_what_leads_to_events_more_often_than_the_game_has_the
     assert stage.loop.clip > OutcomeRun(data=(), out=tmp_path).loop.clip
 
 
+def test_a_preset_file_is_known_by_what_it_says(made, tmp_path):
+    for name, context in (("one", 2), ("two", 2), ("three", 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.json").write_text(json.dumps({"preset": "tiny", "unet": {"context": context}}))
+    assert make_world(run(tmp_path, preset=str(tmp_path / "one" / "mine.json")))
+    assert make_world(run(tmp_path, preset=str(tmp_path / "two" / "mine.json")))
+    with pytest.raises(ValueError, match="holds a run with model"):
+        make_world(run(tmp_path, preset=str(tmp_path / "three" / "mine.json")))
+
+
+def test_a_run_from_before_a_setting_was_there_goes_on_with_its_default(made, tmp_path):
+    assert make_world(run(tmp_path))
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    del progress["run"]["without"]
+    (tmp_path / "progress.json").write_text(json.dumps(progress))
+    assert make_world(run(tmp_path))
+
+
 def test_stages_that_are_left_out_are_not_made_and_the_others_share_their_minutes(made, tmp_path):
     assert make_world(run(tmp_path, without=("rollout", "distill")))
     assert [name for name in STEPS if name not in done(tmp_path)] == ["agent", "rollout", "distill"]
