@@ -49,7 +49,7 @@ PRESETS = {
         UNetConfig(widths=(8, 16), blocks=1, embedding=16),
         BinnedConfig(bins=5, width=4, blocks=1, hidden=16),
     ),
-    "small": ModelConfig(),  # 160x120: both bundled worlds, next frame 27.4 and 28.8 dB, 169 frames/s on two CPU cores
+    "small": ModelConfig(),  # 160x120, both bundled worlds: next frame 27.4 and 29.0 dB at 2 steps, 169 frames/s at 1
     "base": ModelConfig(  # 320x240 by f=16: the 15x20 latents of `small`; 84 frames/s there, no trained world yet
         AutoencoderConfig(
             patch=16, channels=48, encoder_width=160, encoder_blocks=2, decoder_width=224, decoder_blocks=3
