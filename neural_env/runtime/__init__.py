@@ -7,9 +7,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 
 RUNTIMES = ("auto", "xla", "openvino")
+
+# OpenVINO's import forks a process that reports it to its makers over the network. Without that package it has a stub.
+if "openvino" not in sys.modules:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 class Untranslatable(NotImplementedError):

@@ -82,3 +82,13 @@ print("openvino" in sys.modules)
         [sys.executable, "-c", code, str(tiny_world_folder)], capture_output=True, text=True, timeout=200
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_openvino_is_imported_without_reporting_it_over_the_network():
+    pytest.importorskip("openvino")
+    code = """
+import sys, neural_env.runtime.openvino
+print("openvino.tools.ovc.telemetry_stub" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip() == "True", done.stderr
