@@ -208,7 +208,7 @@ def shape_of(world: str, resolution: tuple[int, int]) -> Any:
     if world in PRESETS:
         sizes = PRESETS[world].autoencoder
         fits = all(side % sizes.patch == 0 for side in resolution)
-        screen = resolution if fits else usual_screen(PRESETS[world])
+        screen = resolution if fits else usual_screen(world, PRESETS[world])
         game = GameConfig("take_cover", ("noop", "move_left", "move_right"), ("health",), 4, screen)
         return PRESETS[world], game
     return checkpoint.read_model(world), checkpoint.read_game(world)

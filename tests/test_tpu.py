@@ -120,7 +120,7 @@ def test_what_can_not_be_compiled_is_found_before_anything_is(fake_compiler, mon
     fake_compiler("exit 134")
     odd = replace(PRESETS["tiny"], autoencoder=replace(PRESETS["tiny"].autoencoder, patch=7))
     monkeypatch.setitem(PRESETS, "odd", odd)
-    with pytest.raises(ValueError, match=r"no screen of .* is a multiple of the patch size 7"):
+    with pytest.raises(ValueError, match=r"no screen of .* is a multiple of the patch size 7 of the preset 'odd'"):
         tpu.tpu_report(TpuReportConfig(worlds=("tiny", "odd")))
 
 

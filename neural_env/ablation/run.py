@@ -93,7 +93,7 @@ class AblateConfig:
     workers: int = 2  # games played at a time while collecting
 
     def __post_init__(self) -> None:
-        model_of(self.preset)
+        model_of(self.preset)  # which refuses what is none
         for name in ("steps", "autoencoder_steps", "batch", "frames", "held_out", "windows", "rollouts", "horizon"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

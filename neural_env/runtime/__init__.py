@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
+from types import ModuleType
+from typing import cast
 
 RUNTIMES = ("auto", "xla", "openvino")
 
-# OpenVINO's import forks a process that reports it to its makers over the network. Without that package it has a stub.
-if "openvino" not in sys.modules:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# OpenVINO's import would fork a process that tells its makers of it over the network. None stands for a package that
+# can't be imported, and for that OpenVINO has a stub of its own. One that is imported already stays.
+cast("dict[str, ModuleType | None]", sys.modules).setdefault("openvino_telemetry", None)
 
 
 class Untranslatable(NotImplementedError):

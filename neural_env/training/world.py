@@ -135,7 +135,7 @@ class WorldRun:
     @property
     def screen(self) -> tuple[int, int]:
         """Height and width of the game's frames."""
-        return checked_resolution(self.resolution or usual_screen(self.model))
+        return checked_resolution(self.resolution or usual_screen(self.preset, self.model))
 
     @property
     def model(self) -> ModelConfig:

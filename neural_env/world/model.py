@@ -72,8 +72,8 @@ PRESETS = {
 SCREENS = ((120, 160), (240, 320))  # heights and widths that games are played at
 
 
-def usual_screen(model: ModelConfig) -> tuple[int, int]:
-    """Height and width that a model is made for: the first of `SCREENS` that its patches divide.
+def usual_screen(preset: str, model: ModelConfig) -> tuple[int, int]:
+    """Height and width that a preset's `model` is made for: the first of `SCREENS` that its patches divide.
 
     Raises:
         ValueError: they divide none.
@@ -81,7 +81,7 @@ def usual_screen(model: ModelConfig) -> tuple[int, int]:
     patch = model.autoencoder.patch
     fitting = [screen for screen in SCREENS if not any(side % patch for side in screen)]
     if not fitting:
-        raise ValueError(f"no screen of {SCREENS} is a multiple of the patch size {patch}")
+        raise ValueError(f"no screen of {SCREENS} is a multiple of the patch size {patch} of the preset {preset!r}")
     return fitting[0]
 
 

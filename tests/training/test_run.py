@@ -322,10 +322,17 @@ def test_a_later_stage_without_a_denoiser_names_what_to_run(run, data, tmp_path,
         train(stage, data, tmp_path)
 
 
+def preset_of(folder, **changes):
+    (folder / "other.json").write_text(json.dumps({"preset": "tiny", **changes}))
+    return str(folder / "other.json")
+
+
+REFUSED = {"v": r"trained with another objective.kind.*: give the --preset", "shortcut": "wrong preset"}
+
+
 @pytest.mark.parametrize("objective", [VPrediction(), Shortcut()], ids=lambda objective: objective.kind)
 def test_a_world_of_another_objective_is_trained_bundled_and_played(run, data, tmp_path, objective):
-    other = str(tmp_path / "other.json")
-    Path(other).write_text(json.dumps({"preset": "tiny", "objective": {"kind": objective.kind}, "num_steps": 2}))
+    other = preset_of(tmp_path, objective={"kind": objective.kind}, num_steps=2)
     for part in ("autoencoder", "outcome", "latents"):
         shutil.copytree(run / part, tmp_path / "run" / part)
     train("denoiser", data, tmp_path / "run", preset=other)
@@ -336,14 +343,6 @@ def test_a_world_of_another_objective_is_trained_bundled_and_played(run, data, t
     plays_five_steps(tmp_path / "world")
     with pytest.raises(ValueError, match=REFUSED[objective.kind]):
         bundled(data, tmp_path / "run", tmp_path / "another")
-
-
-REFUSED = {"v": r"trained with another objective.kind.*: give the --preset", "shortcut": "wrong preset"}
-
-
-def preset_of(folder, **changes):
-    (folder / "other.json").write_text(json.dumps({"preset": "tiny", **changes}))
-    return str(folder / "other.json")
 
 
 def test_a_denoiser_is_not_trained_on_as_another_model(run, data, tmp_path):
