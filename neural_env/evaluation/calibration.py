@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.optimize import minimize
+from scipy.special import expit
 
 
 def average_precision(scores: Float[np.ndarray, " m"], events: Bool[np.ndarray, " m"]) -> float:
@@ -50,6 +52,32 @@ def expected_calibration_error(
     """ECE: the mean distance between foretold and observed over the bins, by their size (Guo et al. 2017, eq. 3)."""
     foretold, observed, count = reliability(probabilities, events, bins)
     return float((count * np.abs(foretold - observed)).sum() / count.sum())
+
+
+def platt(
+    log_odds: Float[np.ndarray, " m"], events: Bool[np.ndarray, " m"], weights: Float[np.ndarray, " m"]
+) -> tuple[float, float]:
+    """Scale and shift of the log-odds at which they fit the events best (Platt 1999).
+
+    The targets are Platt's, drawn in from 0 and 1 as if one more of each kind had been seen, so that few events, all of
+    them foretold, don't make it certain.
+
+    Args:
+        log_odds: foretold.
+        events: what came.
+        weights: how many steps each row stands for.
+    """
+    came, stayed = weights[events].sum(), weights[~events].sum()
+    targets = np.where(events, (came + 1) / (came + 2), 1 / (stayed + 2))
+    foretold, shares = log_odds.astype(np.float64), weights / weights.sum()
+
+    def loss(line: Float[np.ndarray, " 2"]) -> tuple[float, Float[np.ndarray, " 2"]]:
+        fitted = line[0] * foretold + line[1]
+        wrong = shares * (expit(fitted) - targets)
+        return float(shares @ (np.logaddexp(0, fitted) - targets * fitted)), np.array([wrong @ foretold, wrong.sum()])
+
+    scale, shift = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x.tolist()
+    return scale, shift
 
 
 def plot_reliability(diagram: Reliability, path: Path, *, title: str) -> None:

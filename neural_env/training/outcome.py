@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from neural_env.arrays import Key
-from neural_env.evaluation.calibration import Reliability, average_precision, expected_calibration_error, reliability
+from neural_env.evaluation.calibration import (
+    Reliability,
+    average_precision,
+    expected_calibration_error,
+    platt,
+    reliability,
+)
 from neural_env.training.latents import LatentData, Windows
 from neural_env.training.loop import Batch, DeviceBatch, Logs
 from neural_env.world.outcome import BinnedOutcomes, Outcome, PointOutcomes, Truth
-from neural_env.world.parameters import replaced
+from neural_env.world.parameters import parameters, replaced
 
 OutcomeModule: TypeAlias = PointOutcomes | BinnedOutcomes
 
@@ -21,6 +27,7 @@ ENDS_PER_BATCH = 0.25  # share of terminating transitions in a batch, corrected 
 EVENTS_PER_BATCH = 0.25  # share of those whose reward, or change of a variable, stands out; corrected likewise
 LATENT_NOISE = 0.3  # largest deviation of the noise on latents: a dream's are never as clean as the encoder's
 VALIDATION_WINDOWS = 8192  # at most, spread evenly: as rare as they are, terminations show up in so many
+CALIBRATING_ENDS = 20  # of the validation data, below which a scale of log-odds would be chance
 _CHUNK = 64  # windows at a time in validation
 
 
@@ -89,7 +96,7 @@ class OutcomeStage:
         their range. A reward is an event where it stands out; the expected reward's distance from the usual one ranks
         it, and it is recalled where that reward is nearer to the true one than to the usual one.
         """
-        truth, foretold = self._validation_outcomes(module)
+        truth, foretold = self._outcomes(module, self._validated)
         ends, p = truth.ends == 1, foretold.termination
         expected = (1 - p) * foretold.reward + p * foretold.last_reward
         scores = {
@@ -111,13 +118,33 @@ class OutcomeStage:
             scores[f"variable_{i}_error_of_range"] = float(error / max(self._range[i], 1e-6))
         return scores
 
+    def calibrated(self, module: OutcomeModule) -> OutcomeModule:
+        """The module with terminations foretold as surely as validation data bear out; their order stays.
+
+        Training fits rare terminations closely and so foretells them too surely. All validation windows that terminate
+        are looked at, beside the validated others. With few of them, or where they aren't told from others, it stays.
+        """
+        ends = strata_of(self._validation).ends
+        if len(ends) < CALIBRATING_ENDS:
+            return module
+        others = self._validated[self._validation.data.ends[self._validated] == 0]
+        truth, foretold = self._outcomes(module, np.concatenate([ends, others]))
+        stands_for = (len(self._validation.index) - len(ends)) / len(others)
+        scale, shift = platt(foretold.log_odds, truth.ends == 1, np.where(truth.ends == 1, 1.0, stands_for))
+        if scale <= 0:
+            return module
+        learned = parameters(module)
+        kernel, bias = (learned[f"hazard.out.{name}"] for name in ("kernel", "bias"))
+        return replaced(module, {"hazard.out.kernel": scale * kernel, "hazard.out.bias": scale * bias + shift})
+
     def reliability(self, module: OutcomeModule) -> Reliability:
         """Foretold against observed terminations on the validation split."""
-        truth, foretold = self._validation_outcomes(module)
+        truth, foretold = self._outcomes(module, self._validated)
         return reliability(foretold.termination, truth.ends == 1)
 
-    def _validation_outcomes(self, module: OutcomeModule) -> tuple[_Happened, _Foretold]:
-        rows, truths, outcomes = self._validated, [], []
+    def _outcomes(self, module: OutcomeModule, rows: np.ndarray) -> tuple[_Happened, _Foretold]:
+        """Of the validation windows whose present frames are at `rows`."""
+        truths, outcomes = [], []
         for start in range(0, len(rows), _CHUNK):
             part = np.minimum(np.arange(start, start + _CHUNK), len(rows) - 1)  # one shape: the last row fills it up
             batch = self._validation.gather(rows[part])
@@ -141,18 +168,23 @@ class _Happened(NamedTuple):
 
 
 class _Foretold(NamedTuple):
-    """An `Outcome` on the host, with a probability in place of log-odds."""
+    """An `Outcome` on the host."""
 
     reward: np.ndarray
-    termination: np.ndarray
+    log_odds: np.ndarray
     variables: np.ndarray
     last_reward: np.ndarray
+
+    @property
+    def termination(self) -> np.ndarray:
+        """Its probability."""
+        return np.asarray(jax.nn.sigmoid(self.log_odds))
 
 
 @jax.jit
 def _foretell(module: OutcomeModule, context: jax.Array, actions: jax.Array, latent: jax.Array) -> Outcome:
     outcome: Outcome = module(context, actions, latent)
-    return outcome._replace(termination_logit=jax.nn.sigmoid(outcome.termination_logit))
+    return outcome
 
 
 class Strata(NamedTuple):

@@ -220,6 +220,8 @@ def train_outcome(run: OutcomeRun) -> None:
     training, validation = _windows(run, corpus, world, pictures_only=False)
     stage = OutcomeStage(training, validation, run.loop.seed)
     module, state = _run(stage, _begun(run, "outcome", measured(world.outcome, training.data)), run)
+    if int(state.step):  # one that was only handed on foretells what it did
+        module = stage.calibrated(module)
     title = f"termination on validation data, step {int(state.step)}"
     try:
         plot_reliability(stage.reliability(module), run.out / stage.name / "reliability.png", title=title)

@@ -4,6 +4,7 @@ import pytest
 from neural_env.evaluation.calibration import (
     average_precision,
     expected_calibration_error,
+    platt,
     plot_reliability,
     reliability,
 )
@@ -49,6 +50,31 @@ def test_calibration_error_is_the_distance_weighed_by_size():
     probabilities = np.array([0.0] * 6 + [1.0] * 4)
     events = np.array([True] * 3 + [False] * 7)  # 0 foretold, a half seen; 1 foretold, none seen
     assert expected_calibration_error(probabilities, events) == pytest.approx(0.6 * 0.5 + 0.4 * 1.0)
+
+
+def drawn(log_odds, count=20_000):
+    rng = np.random.default_rng(0)
+    true = rng.normal(-2, 1.5, count)
+    return log_odds(true), rng.random(count) < 1 / (1 + np.exp(-true))
+
+
+def test_log_odds_that_were_stretched_and_shifted_are_brought_back():
+    foretold, events = drawn(lambda true: 2.5 * true + 1)  # so true = 0.4 foretold - 0.4
+    assert platt(foretold, events, np.ones(len(events))) == pytest.approx((0.4, -0.4), abs=0.03)
+
+
+def test_a_row_that_stands_for_many_counts_for_as_many():
+    foretold, events = drawn(lambda true: 3 * true, 500)
+    times = 1 + np.arange(500) % 4
+    whole = platt(np.repeat(foretold, times), np.repeat(events, times), np.ones(times.sum()))
+    assert platt(foretold, events, times) == pytest.approx(whole, abs=1e-4)
+
+
+def test_few_events_that_were_all_foretold_are_no_certainty():
+    foretold, events = np.array([-4.0] * 20 + [4.0] * 5), np.arange(25) >= 20
+    scale, shift = platt(foretold, events, np.ones(25))
+    p = 1 / (1 + np.exp(-(scale * np.array([-4.0, 4.0]) + shift)))
+    assert p == pytest.approx([1 / 22, 6 / 7], abs=1e-3)
 
 
 def test_the_diagram_is_a_picture(tmp_path):

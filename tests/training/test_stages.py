@@ -515,3 +515,48 @@ def test_the_outcomes_loss_reaches_both_trunks_with_any_number_of_variables(kind
     assert all(jnp.abs(g).max() > 0 for g in shown.values())
     assert {name.split(".")[0] for name in gradient} == {"hazard", "readout"}
     assert np.isfinite(list(outcome_stage(data).validate(module).values())).all()
+
+
+def log_odds(model, data):
+    batch = windows(data).gather(windows(data).index)
+    return np.asarray(model(batch["context"], batch["actions"], batch["latent"]).termination_logit, float)
+
+
+def mortal(data, model):
+    """The data with ends at half of all windows, four in five of them where the model foretells them most."""
+    rows, ranks = windows(data).index, np.argsort(np.argsort(log_odds(model, data)))
+    high = ranks >= len(rows) // 2
+    ends = np.zeros_like(data.ends)
+    ends[rows] = np.where(ranks % 5 == 0, ~high, high)
+    return replace(data, ends=ends)
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_terminations_that_are_foretold_too_surely_are_calibrated_and_keep_their_order(data, kind):
+    model = measured(outcome_model(2, kind), data)
+    deadly = mortal(data, model)
+    last = {name: array for name, array in parameters(model).items() if name.startswith("hazard.out.")}
+    times = 5 / log_odds(model, data).std()
+    sure = replaced(model, {name: times * array for name, array in last.items()})
+    calibrated = outcome_stage(deadly).calibrated(sure)
+    ends = deadly.ends[windows(data).index]
+    before, after = (log_odds(each, data) for each in (sure, calibrated))
+    losses = [np.logaddexp(0, np.where(ends == 1, -odds, odds)).mean() for odds in (before, after)]
+    assert losses[1] < np.log(2) < losses[0]  # better than saying half, which too sure a model isn't
+    assert (1 / (1 + np.exp(-after))).mean() == pytest.approx(ends.mean(), abs=0.02)
+    assert (np.argsort(before) == np.argsort(after)).all()
+    changed = {name for name, array in parameters(calibrated).items() if (array != parameters(sure)[name]).any()}
+    assert changed == last.keys()
+
+
+def test_few_terminations_calibrate_nothing(data):
+    model = measured(outcome_model(2), data)
+    assert outcome_stage(data).calibrated(model) is model
+
+
+def test_terminations_that_are_not_told_from_others_are_not_turned_round(data):
+    model = measured(outcome_model(2), data)
+    deadly = mortal(data, model)
+    wrong = {name: -array for name, array in parameters(model).items() if name.startswith("hazard.out.")}
+    inverted = replaced(model, wrong)
+    assert outcome_stage(deadly).calibrated(inverted) is inverted
