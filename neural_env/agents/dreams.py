@@ -48,7 +48,7 @@ class DreamsConfig:
     termination: Termination = "sample"  # drawn, foretold with more than even odds, or never
     horizon: int = 64  # steps after which a dream is cut off and begins anew at a real context
     reward: DreamReward = "outcome"  # the outcome model's, or a point for every tic survived
-    damage: float = 0.0  # reward lost with each point of health that the outcome model says is lost
+    damage: float = 0.0  # reward lost with each point of health that the outcome model expects the step to cost
     disagreement: float = 0.0  # reward lost with each grey level that versions of the next frame are apart
     samples: int = 2  # how many versions; not drawn at disagreement 0
     repeat: float = 0.25  # probability that a dream repeats the last action instead of the one chosen, as in real games
@@ -224,7 +224,8 @@ def _reward(
     paid = stepped.reward if config.reward == "outcome" else game.frame_skip * (1.0 - stepped.terminated)
     if config.damage:
         health = game.variable_names.index("health")
-        lost = jnp.maximum(before[:, health] - stepped.info.variables[:, health], 0.0)
+        # The picture shows one draw of what may happen, and a blurred one; what was expected says it with less noise.
+        lost = jnp.maximum(before[:, health] - stepped.info.foreseen[:, health], 0.0)
         paid = paid - config.damage * lost
     return paid - config.disagreement * unsure
 

@@ -46,6 +46,7 @@ class Info(NamedTuple):
 
     variables: Float[Array, "*t v"]  # the game's, after the step
     termination_probability: Float[Array, "*t"]  # as foretold, whatever `Dials.termination` makes of it
+    foreseen: Float[Array, "*t v"]  # the variables as they were expected before the picture was dreamed
 
 
 class Step(NamedTuple):
@@ -132,7 +133,7 @@ def step(
     outcome = world.foretell(context, actions, following)
     logit = outcome.termination_logit[0]
     after = DreamState(jnp.concatenate([state.context[1:], following]), actions[0, 1:])
-    info = Info(outcome.variables[0], jax.nn.sigmoid(logit))
+    info = Info(outcome.variables[0], jax.nn.sigmoid(logit), outcome.foreseen[0])
     ended = _ends(key_end, logit, dials)
     reward = jnp.where(ended, outcome.last_reward[0], outcome.reward[0])
     return Step(observe(world, after), after, reward, ended, info)

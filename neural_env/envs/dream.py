@@ -196,7 +196,7 @@ class Dream:
         keys, root = _keys(snapshot, len(rows), seed), carry_of(snapshot).state
         steps = rows.reshape(len(rows), -1).astype(np.int32)
         played = jax.device_get(self._played(keys, root, steps, dials))
-        frames, terminated, (variables, probability) = played.observation, played.terminated, played.info
+        frames, terminated, (variables, probability, _) = played.observation, played.terminated, played.info
         elapsed, ended = snapshot.elapsed_steps + steps.shape[1], snapshot.ended | terminated.any(axis=1)
         after = snapshots_of(self.game, played.state, frames[:, -1], variables[:, -1], elapsed, ended)
         result = (frames, played.reward, terminated, probability, variables)

@@ -38,7 +38,7 @@ from neural_env.version import __version__
 
 Array = npt.NDArray[Any]
 Play = Callable[["Program"], list[Inputs]]
-_STAND_INS: Any = (0, (0, 0), 0, 0, Info(*cast(Any, (0, 0))))  # a step with a number for each array
+_STAND_INS: Any = (0, (0, 0), 0, 0, Info(*cast(Any, (0, 0, 0))))  # a step with a number for each array
 _LEAST_PEAK = 45.0  # dB of PSNR between pictures in floats and in integers
 _MOMENTS, _MOMENT_STEPS = 16, 4  # dreams, and steps of each, that integers are fitted to and judged by
 _WARMEST = 1.3  # temperature that integers are fitted to; above it numbers are larger than they can say

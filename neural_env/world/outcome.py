@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
     termination_logit: Float[Array, " b"]  # log-odds that the episode ends with this transition
     variables: Float[Array, "b v"]  # after the transition, in the game's own units
     last_reward: Float[Array, " b"]  # the reward if the episode ends with this transition
+    foreseen: Float[Array, "b v"]  # the variables after the transition, expected from the past and the action alone
 
 
 class Truth(NamedTuple):
@@ -163,7 +164,8 @@ class PointOutcomes(nnx.Module):
         """Outcome of `actions[:, -1]`, which led from the last frame of `context` to `latent`."""
         symlog_reward, termination_logit, variables = self.raw(context, actions, latent)
         reward = symexp(symlog_reward)
-        return Outcome(reward, termination_logit, self._in_game_units(variables), reward)
+        read = self._in_game_units(variables)
+        return Outcome(reward, termination_logit, read, reward, read)  # it foresees none of them
 
     def variables(self, previous: Latent, action: Int32[Array, " b"], latent: Latent) -> Float[Array, "b v"]:
         """The variables alone, read off the transition from `previous` to `latent`."""
@@ -282,8 +284,8 @@ class BinnedOutcomes(nnx.Module):
     """Distributions over bins, whose means are exact and never leave the range that the game has.
 
     The readout reads the variables and the reward off the transition; the hazard foretells from the past. The hazard
-    also foretells the variables after the transition, which no one asks it for: being hurt is more frequent than dying
-    and looks the same, so it learns from the one what it needs for the other.
+    also foretells the variables after the transition: being hurt is more frequent than dying and looks the same, so it
+    learns from the one what it needs for the other.
     """
 
     def __init__(
@@ -308,12 +310,13 @@ class BinnedOutcomes(nnx.Module):
     def __call__(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n"], latent: Latent) -> Outcome:
         """Outcome of `actions[:, -1]`, which led from the last frame of `context` to `latent`."""
         reward, variables = self._read(context[:, -1], actions[:, -1], latent)
-        termination_logit, last_reward, _ = self._foresee(context, actions)
+        termination_logit, last_reward, foreseen = self._foresee(context, actions)
         return Outcome(
             jax.nn.softmax(reward) @ self.reward_bins[...],
             termination_logit,
             self._means(variables),
             jax.nn.softmax(last_reward) @ self.reward_bins[...],
+            self._means(foreseen),
         )
 
     def variables(self, previous: Latent, action: Int32[Array, " b"], latent: Latent) -> Float[Array, "b v"]:

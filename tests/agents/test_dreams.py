@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from neural_env.agents.dreams import DreamsConfig, begin_dreams, beginnings, observe, step_fn
+from neural_env.agents.dreams import DreamsConfig, begin_dreams, beginnings, intended, observe, settled, step_fn
 from neural_env.agents.eyes import Eyes, codes
 from neural_env.envs import core
 from neural_env.envs.core import DreamState
@@ -94,6 +94,18 @@ def test_each_guard_takes_its_price(dreaming):
     _, _, _, unsure = dreaming(replace(QUIET, disagreement=3.0), [1])
     np.testing.assert_array_equal(dreams.variables, hurt.variables)
     assert (damaged[0].rewards <= plain[0].rewards).all() and (unsure[0].rewards < plain[0].rewards).all()
+
+
+def test_damage_is_what_was_expected_and_not_what_the_picture_shows(tiny_world, states, game):
+    config = replace(QUIET, damage=2.0)
+    places = beginnings(tiny_world, states, config)
+    dreams, _ = begin_dreams(places, jax.random.key(0), 3, 100)
+    intent = intended(config, dreams, jnp.zeros(3, jnp.int32))
+    info = core.Info(jnp.full((3, 1), 1.0), jnp.zeros(3), jnp.array([[70.0], [95.0], [130.0]]))
+    stepped = core.Step(places.seen[jnp.zeros(3, int)], dreams.states, jnp.full(3, 4.0), jnp.zeros(3, bool), info)
+    before = dreams._replace(variables=jnp.full((3, 1), 100.0))
+    _, transition = settled(places, game, config, before, intent, stepped, jnp.zeros(3))
+    assert transition.rewards.tolist() == [4.0 - 60.0, 4.0 - 10.0, 4.0]
 
 
 def test_disagreement_is_the_wrappers_measure(tiny_world, states):

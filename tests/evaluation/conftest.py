@@ -39,7 +39,8 @@ class Law(WorldModel):
     def foretell(self, context, actions, latent):
         place = jnp.argmax(latent[:, 0, :, 0], axis=1)
         reward = jnp.where(actions[:, -1] == 2, 3.0, 1.0)
-        return Outcome(reward, jnp.where(place == 0, 30.0, -30.0), place[:, None].astype(jnp.float32), reward)
+        variables = place[:, None].astype(jnp.float32)
+        return Outcome(reward, jnp.where(place == 0, 30.0, -30.0), variables, reward, variables)
 
     def heard(self, actions):
         return actions

@@ -72,7 +72,7 @@ class Oracle(WorldModel):
         ends = (now[:, None] == self.fatal[...][None]).all(axis=2).any(axis=1)
         reward = actions[:, -1].astype(float)
         had_it_gone_on = reward + 5 * ends
-        return Outcome(had_it_gone_on, jnp.where(ends, 99.0, -99.0), latent[:, 0, 0, :1], reward)
+        return Outcome(had_it_gone_on, jnp.where(ends, 99.0, -99.0), latent[:, 0, 0, :1], reward, latent[:, 0, 0, :1])
 
 
 class Blind(Oracle):
@@ -89,7 +89,7 @@ class Wrong(Oracle):
     def foretell(self, context, actions, latent):
         right = super().foretell(context, actions, latent)
         reward = right.last_reward + 2
-        return Outcome(reward, jnp.full(len(actions), -jnp.log(3.0)), right.variables - 7, reward)
+        return Outcome(reward, jnp.full(len(actions), -jnp.log(3.0)), right.variables - 7, reward, right.variables)
 
 
 @pytest.fixture(scope="module")

@@ -173,6 +173,26 @@ def test_the_last_transition_teaches_the_readout_nothing_and_the_last_reward_alo
     assert (losses["foreseen"] > 0).all()
 
 
+def test_what_is_foreseen_is_foreseen_without_the_next_frame_and_is_what_training_asks_for(binned, inputs):
+    context, actions, latent = inputs
+    foreseen = binned(*inputs).foreseen
+    assert (foreseen == binned(context, actions, -latent).foreseen).all()
+    assert (binned(context, (actions + 1) % ACTIONS, latent).foreseen != foreseen).all()
+
+    def loss(at):
+        truth = Truth(jnp.zeros(2), jnp.zeros(2), at)
+        return binned.losses(*inputs, truth, 0.0)["foreseen"]
+
+    sure = replaced(binned, {"hazard.rest.bias": binned.hazard.rest.bias[...].at[9 + 2].set(50.0)})  # the third bin
+    np.testing.assert_allclose(sure(*inputs).foreseen[:, 0], binned.variable_bins[...][0, 2], rtol=1e-3)
+    assert (loss(foreseen) != loss(foreseen + 30)).all()
+
+
+def test_points_foresee_what_they_read(points, inputs):
+    outcome = points(*inputs)
+    assert (outcome.foreseen == outcome.variables).all()
+
+
 def test_termination_looks_at_the_present_variables(binned, inputs):
     blind = replaced(binned, {"readout.out.kernel": jnp.zeros_like(binned.readout.out.kernel[...])})
     assert (blind(*inputs).termination_logit != binned(*inputs).termination_logit).all()
