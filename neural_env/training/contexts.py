@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,26 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from neural_env.checkpoint import Checkpoint, Starts
-from neural_env.data.episode import Episode
+from neural_env.data.corpus import Corpus
+from neural_env.data.index import Index
+from neural_env.data.mixture import Mixture
 from neural_env.data.shards import Dataset
-from neural_env.training.latents import encode_frames
+from neural_env.training.latents import encode_frames, frames_at
 
-_SHARDS = 32  # at most that many are read, spread evenly over the dataset
+_FRAMES = 150_000  # of a dataset's training episodes, at most, are drawn from: whole shards, spread evenly over it
+_TOGETHER = 1024  # moments whose frames are in memory at a time
 
 
-def contexts(checkpoint: Checkpoint, data: Path | None, count: int, seed: int, cache: Path) -> Starts:
+def contexts(checkpoint: Checkpoint, data: Path | None, count: int, mixture: Mixture, seed: int, cache: Path) -> Starts:
     """The checkpoint's starts, or `count` moments of the training episodes in `data`, encoded once into `cache`.
 
     A world's own starts are the first frames of episodes. Moments of whole episodes show an agent what only comes
-    later, without dreaming for so long.
+    later, without dreaming for so long; `mixture` says how often which of them are drawn.
 
     Raises:
         ShardError: the dataset can't be read.
-        ValueError: it is of another game, or has no training episode that is long enough.
+        ValueError: it is of another game, has no training episode that is long enough, or nothing of what the mixture
+            asks for.
     """
     if data is None:
         return checkpoint.starts
@@ -34,43 +39,39 @@ def contexts(checkpoint: Checkpoint, data: Path | None, count: int, seed: int, c
             return Starts(**load_file(cache))
         except (SafetensorError, TypeError):  # cut short: it is only a cache
             cache.unlink()
-    starts = _moments(checkpoint, Dataset.open(data, verify=False), count, seed)
+    _check_same_game(checkpoint, Dataset.open(data, verify=False))
+    corpus = Corpus.open([data], verify=False, max_frames=_FRAMES)
+    starts = _moments(checkpoint, corpus, count, mixture, np.random.default_rng([seed, 3]))
     temporary = cache.with_suffix(".tmp")
     save_file({"latents": starts.latents, "actions": starts.actions}, temporary)
     temporary.replace(cache)
     return starts
 
 
-def _moments(checkpoint: Checkpoint, dataset: Dataset, count: int, seed: int) -> Starts:
-    _check_same_game(checkpoint, dataset)
-    shards = dataset.manifest.of_split("train")
-    chosen = [shards[i] for i in np.unique(np.linspace(0, len(shards) - 1, _SHARDS).astype(int))] if shards else []
-    n, rng = checkpoint.world.context, np.random.default_rng([seed, 3])
-    latents, actions = [], []
-    for number, shard in enumerate(track(chosen, "real contexts")):
-        wanted = count * (number + 1) // len(chosen) - count * number // len(chosen)
-        episodes = [episode for _, episode in dataset.numbered(shard) if len(episode) >= n]
-        windows = _windows(episodes, n, wanted, rng)
-        if windows:
-            frames = np.concatenate([episode.frames[first : first + n] for episode, first in windows])
-            encoded = encode_frames(checkpoint.world.autoencoder, frames).astype(np.float16)
-            latents.append(encoded.reshape(len(windows), n, *encoded.shape[1:]))
-            actions += [episode.actions[first : first + n - 1] for episode, first in windows]
-    if not latents:
-        raise ValueError(f"{dataset.folder} has no training episode of {n} steps: collect more, or longer ones")
-    return Starts(np.concatenate(latents), np.stack(actions))
+def _moments(checkpoint: Checkpoint, corpus: Corpus, count: int, mixture: Mixture, rng: np.random.Generator) -> Starts:
+    n, index = checkpoint.world.context, corpus.index("train")
+    first = np.concatenate([[0], np.cumsum(index.lengths + 1)])  # the row of each episode's first frame
+    present = _present(index, first, n)
+    if not len(present):
+        raise ValueError(f"{corpus.name} has no training episode of {n} steps: collect more, or longer ones")
+    rows = np.sort(rng.choice(present, count, p=mixture.probabilities(index, first, present)))
+    episode = np.searchsorted(first, rows, side="right") - 1
+    transition = rows - episode  # each episode before has one row more than transitions
+    actions = index.actions[transition[:, None] + np.arange(1 - n, 0)]
+    latents = []
+    for some in track(np.array_split(rows, -(-count // _TOGETHER)), "real contexts"):
+        past = some[:, None] + np.arange(1 - n, 1)
+        frames, where = np.unique(past, return_inverse=True)
+        encoded = encode_frames(checkpoint.world.autoencoder, frames_at(corpus, "train", frames)).astype(np.float16)
+        latents.append(encoded[where.reshape(past.shape)])
+    return Starts(np.concatenate(latents), actions)
 
 
-def _windows(episodes: list[Episode], n: int, count: int, rng: np.random.Generator) -> list[tuple[Episode, int]]:
-    """`count` random windows of `n` frames: the episode and the first frame. The last frame of an episode is in none:
-    where the game ended, it shows nothing new."""
-    lengths = np.array([len(episode) - n + 1 for episode in episodes])
-    if not len(lengths):
-        return []
-    edges = np.cumsum(lengths)
-    drawn = rng.integers(edges[-1], size=count)
-    rows = np.searchsorted(edges, drawn, side="right")
-    return [(episodes[row], int(at - edges[row] + lengths[row])) for row, at in zip(rows, drawn, strict=True)]
+def _present(index: Index, first: np.ndarray, n: int) -> np.ndarray:
+    """Rows with `n - 1` frames of their episode before them. The last frame of an episode is none of them: where the
+    game ended, it shows nothing new."""
+    spans = [np.arange(start + n - 1, stop - 1) for start, stop in pairwise(first)]
+    return np.concatenate([np.empty(0, np.int64), *spans])
 
 
 def _check_same_game(checkpoint: Checkpoint, dataset: Dataset) -> None:

@@ -43,6 +43,7 @@ from neural_env.agents.ppo import (
     rollout_in_dream,
 )
 from neural_env.checkpoint import Checkpoint
+from neural_env.data.mixture import Mixture
 from neural_env.data.play import play
 from neural_env.data.shards import write_whole
 from neural_env.envs import core
@@ -68,6 +69,7 @@ class DreamAgentRun:
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
+    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which moments, how often
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
     runtime: Runtime = "xla"  # by what dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
@@ -142,7 +144,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
         return
-    found = {"runtime": "xla", **json.loads(path.read_text())}  # not named before it could be chosen
+    found = json.loads(path.read_text())
     for name, asked in settings.items():
         if found.get(name) != asked:
             cure = "choose another folder, or the same settings to go on with it"
@@ -177,7 +179,7 @@ class _Training:
         """Dream and learn until the steps or the minutes are used up."""
         arrays = jax.tree.map(jnp.asarray, self._world.world)
         run = self.run
-        starts = contexts(self._world, run.data, run.starts, run.seed, run.out / "starts.safetensors")
+        starts = contexts(self._world, run.data, run.starts, run.mixture, run.seed, run.out / "starts.safetensors")
         states = DreamState(jnp.asarray(starts.latents), jnp.asarray(starts.actions))
         places = core.bind(lambda world: beginnings(world, states, self.run.dreams), arrays)()
         fresh = self._fresh(places)

@@ -110,17 +110,6 @@ def test_a_training_by_openvino_in_two_parts_makes_the_agent_of_one(mortal_world
     assert agents[0].provenance["runtime"] == "openvino"
 
 
-def test_a_run_from_before_runtimes_could_be_chosen_is_gone_on_with(mortal_world_folder, tmp_path):
-    out = tmp_path / "old"
-    train_dream_agent(tiny(out, mortal_world_folder, max_minutes=0.0))
-    settings = json.loads((out / "run.json").read_text())
-    assert settings.pop("runtime") == "xla"
-    (out / "run.json").write_text(json.dumps(settings))
-    train_dream_agent(tiny(out, mortal_world_folder))
-    with pytest.raises(ValueError, match="runtime 'xla', not 'openvino'"):
-        train_dream_agent(tiny(out, mortal_world_folder, runtime="openvino"))
-
-
 def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(trained, mortal_world_folder, tmp_path):
     data = tmp_path / "data"
     collect(CollectConfig(out=data, scenario="take_cover", episodes=4, first_seed=2, max_episode_steps=12))
