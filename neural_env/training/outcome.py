@@ -174,6 +174,7 @@ class _Foretold(NamedTuple):
     log_odds: np.ndarray
     variables: np.ndarray
     last_reward: np.ndarray
+    foreseen: np.ndarray
 
     @property
     def termination(self) -> np.ndarray:
