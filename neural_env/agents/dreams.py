@@ -225,7 +225,8 @@ def _reward(
     if config.damage:
         health = game.variable_names.index("health")
         # The picture shows one draw of what may happen, and a blurred one; what was expected says it with less noise.
-        lost = jnp.maximum(before[:, health] - stepped.info.foreseen[:, health], 0.0)
+        dies, left = stepped.info.termination_probability, before[:, health]
+        lost = dies * left + (1 - dies) * jnp.maximum(left - stepped.info.foreseen[:, health], 0.0)
         paid = paid - config.damage * lost
     return paid - config.disagreement * unsure
 

@@ -46,7 +46,7 @@ class Info(NamedTuple):
 
     variables: Float[Array, "*t v"]  # the game's, after the step
     termination_probability: Float[Array, "*t"]  # as foretold, whatever `Dials.termination` makes of it
-    foreseen: Float[Array, "*t v"]  # the variables as they were expected before the picture was dreamed
+    foreseen: Float[Array, "*t v"]  # as expected before the picture was dreamed, if the episode goes on
 
 
 class Step(NamedTuple):

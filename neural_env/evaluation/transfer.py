@@ -65,6 +65,7 @@ class TransferConfig:
     runtime: Runtime = "xla"  # by what the agents' dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # dreamed by each agent
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
+    gamma: float | None = None  # discount a step of theirs; None: the preset's
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...
     init_from: Path | None = None  # what all begin as; or a folder of seed-0, seed-1, ...: each as its own
     max_minutes: float | None = None  # of training, all agents together; run again to go on
@@ -103,6 +104,7 @@ class TransferConfig:
             runtime=self.runtime,
             total_steps=self.total_steps,
             preset=self.preset,
+            gamma=self.gamma,
             seed=seed,
             init_from=self._beginning(seed),
             max_minutes=minutes,
@@ -397,7 +399,7 @@ def command_of(config: TransferConfig) -> str:
 
 
 def _flat(config: TransferConfig) -> Scores:
-    """The settings by name, those of the dreams among them, as the command line has them."""
+    """The settings by name, those of the dreams and of the mixture among them, as the command line has them."""
     values = asdict(config)
-    dreams = values.pop("dreams")
-    return {**values, **dreams}
+    dreams, mixture = values.pop("dreams"), values.pop("mixture")
+    return {**values, **dreams, **mixture}

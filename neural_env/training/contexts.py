@@ -25,7 +25,8 @@ def contexts(checkpoint: Checkpoint, data: Path | None, count: int, mixture: Mix
     """The checkpoint's starts, or `count` moments of the training episodes in `data`, encoded once into `cache`.
 
     A world's own starts are the first frames of episodes. Moments of whole episodes show an agent what only comes
-    later, without dreaming for so long; `mixture` says how often which of them are drawn.
+    later, without dreaming for so long; `mixture` says how often which of them are drawn. The transition that a window
+    ends with is here the first that is dreamed. Of a large dataset, some shards alone are drawn from.
 
     Raises:
         ShardError: the dataset can't be read.
@@ -39,8 +40,8 @@ def contexts(checkpoint: Checkpoint, data: Path | None, count: int, mixture: Mix
             return Starts(**load_file(cache))
         except (SafetensorError, TypeError):  # cut short: it is only a cache
             cache.unlink()
-    _check_same_game(checkpoint, Dataset.open(data, verify=False))
     corpus = Corpus.open([data], verify=False, max_frames=_FRAMES)
+    _check_same_game(checkpoint, corpus.datasets[0])
     starts = _moments(checkpoint, corpus, count, mixture, np.random.default_rng([seed, 3]))
     temporary = cache.with_suffix(".tmp")
     save_file({"latents": starts.latents, "actions": starts.actions}, temporary)

@@ -74,6 +74,7 @@ class DreamAgentRun:
     runtime: Runtime = "xla"  # by what dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
     preset: str | None = None  # the network and how it learns; None: latent, or dream for frames
+    gamma: float | None = None  # discount a step; None: the preset's
     seed: int = 0  # of the network, its actions and the dreams
     init_from: Path | None = None  # an agent to begin with, instead of one that knows nothing
     max_minutes: float | None = None  # stop after so long, leaving a usable agent; run again to go on
@@ -86,15 +87,21 @@ class DreamAgentRun:
         self.named_preset()
         if self.runtime not in get_args(Runtime):
             raise ValueError(f"runtime must be one of {get_args(Runtime)}, got {self.runtime!r}")
+        if self.data is None and self.mixture != Mixture(uniform=1.0):
+            cure = "give --data, or leave the mixture uniform"
+            raise ValueError(f"a mixture says at which moments of a dataset dreams begin, and there is none: {cure}")
         if self.runtime == "openvino" and self.dreams.disagreement:
             raise ValueError("a price on disagreement is XLA's work: choose the runtime xla, or leave it 0")
+        if self.gamma is not None and not 0 <= self.gamma < 1:
+            raise ValueError(f"gamma is a discount in [0, 1), got {self.gamma}: 0.9 looks ten steps ahead")
         for name, least in (("total_steps", 1), ("starts", 1), ("snapshots", 1), ("validation_games", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def named_preset(self) -> Preset:
-        """The preset, or the one that fits what is seen."""
-        return preset_named(self.preset or ("latent" if self.dreams.observe == "latent" else "dream"))
+        """The preset, or the one that fits what is seen; with the run's own discount."""
+        preset = preset_named(self.preset or ("latent" if self.dreams.observe == "latent" else "dream"))
+        return preset if self.gamma is None else replace(preset, ppo=replace(preset.ppo, gamma=self.gamma))
 
 
 class RunState(NamedTuple):

@@ -118,24 +118,27 @@ class OutcomeStage:
             scores[f"variable_{i}_error_of_range"] = float(error / max(self._range[i], 1e-6))
         return scores
 
-    def calibrated(self, module: OutcomeModule) -> OutcomeModule:
+    def calibrated(self, module: OutcomeModule) -> tuple[OutcomeModule, Calibration | None]:
         """The module with terminations foretold as surely as validation data bear out; their order stays.
 
         Training fits rare terminations closely and so foretells them too surely. All validation windows that terminate
-        are looked at, beside the validated others. With few of them, or where they aren't told from others, it stays.
+        are looked at, beside the validated others. With few of them, or where they aren't told from others, it stays
+        as it is, and the calibration is None.
         """
-        ends = strata_of(self._validation).ends
+        index = self._validation.index
+        ends = index[self._validation.data.ends[index] == 1]
         if len(ends) < CALIBRATING_ENDS:
-            return module
+            return module, None
         others = self._validated[self._validation.data.ends[self._validated] == 0]
         truth, foretold = self._outcomes(module, np.concatenate([ends, others]))
-        stands_for = (len(self._validation.index) - len(ends)) / len(others)
+        stands_for = (len(index) - len(ends)) / len(others)
         scale, shift = platt(foretold.log_odds, truth.ends == 1, np.where(truth.ends == 1, 1.0, stands_for))
-        if scale <= 0:
-            return module
+        if not scale > 0:
+            return module, None
         learned = parameters(module)
         kernel, bias = (learned[f"hazard.out.{name}"] for name in ("kernel", "bias"))
-        return replaced(module, {"hazard.out.kernel": scale * kernel, "hazard.out.bias": scale * bias + shift})
+        scaled = {"hazard.out.kernel": scale * kernel, "hazard.out.bias": scale * bias + shift}
+        return replaced(module, scaled), Calibration(scale, shift, len(ends))
 
     def reliability(self, module: OutcomeModule) -> Reliability:
         """Foretold against observed terminations on the validation split."""
@@ -157,6 +160,14 @@ class OutcomeStage:
 
 
 _INPUTS = ("context", "actions", "latent")
+
+
+class Calibration(NamedTuple):
+    """What was done to the log-odds of terminations, and by how many that came."""
+
+    scale: float
+    shift: float
+    ends: int
 
 
 class _Happened(NamedTuple):

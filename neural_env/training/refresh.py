@@ -106,8 +106,9 @@ def _trained(config: RefreshConfig, old: checkpoints.Checkpoint, corpus: Corpus)
     loop = LoopConfig(steps=config.denoiser_steps, batch=16, learning_rate=config.learning_rate)
     world.unet, _ = train(stage, world.unet, loop, config.out / "denoiser")
     loop = LoopConfig(steps=config.outcome_steps, batch=64, learning_rate=config.learning_rate)
-    outcome, _ = train(OutcomeStage(*windows(pictures_only=False), seed=0), world.outcome, loop, config.out / "outcome")
-    world.outcome = outcome
+    outcomes = OutcomeStage(*windows(pictures_only=False), seed=0)
+    outcome, _ = train(outcomes, world.outcome, loop, config.out / "outcome")
+    world.outcome, _ = outcomes.calibrated(outcome)
     provenance = {
         **old.provenance,
         "data": corpus.provenance(),

@@ -220,14 +220,16 @@ def train_outcome(run: OutcomeRun) -> None:
     training, validation = _windows(run, corpus, world, pictures_only=False)
     stage = OutcomeStage(training, validation, run.loop.seed)
     module, state = _run(stage, _begun(run, "outcome", measured(world.outcome, training.data)), run)
+    calibration = None
     if int(state.step):  # one that was only handed on foretells what it did
-        module = stage.calibrated(module)
-    title = f"termination on validation data, step {int(state.step)}"
+        module, calibration = stage.calibrated(module)
+    title = f"termination on validation data, step {int(state.step)}" + (", calibrated" if calibration else "")
     try:
         plot_reliability(stage.reliability(module), run.out / stage.name / "reliability.png", title=title)
     except ImportError as error:  # a machine that trains needn't draw
         Console().print(f"there is no reliability.png: {error}")
-    _hand_over(stage, module, run, state, corpus, **parents, **_origin(run))
+    made = {"calibration": calibration and calibration._asdict()}
+    _hand_over(stage, module, run, state, corpus, **made, **parents, **_origin(run))
 
 
 @dataclass(frozen=True, kw_only=True)

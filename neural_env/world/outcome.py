@@ -30,7 +30,8 @@ class Outcome(NamedTuple):
     termination_logit: Float[Array, " b"]  # log-odds that the episode ends with this transition
     variables: Float[Array, "b v"]  # after the transition, in the game's own units
     last_reward: Float[Array, " b"]  # the reward if the episode ends with this transition
-    foreseen: Float[Array, "b v"]  # the variables after the transition, expected from the past and the action alone
+    # The variables if the episode goes on, expected from the past and the action alone; of points, as read.
+    foreseen: Float[Array, "b v"]
 
 
 class Truth(NamedTuple):
@@ -342,7 +343,7 @@ class BinnedOutcomes(nnx.Module):
             "reward": lives * optax.softmax_cross_entropy(reward, paid),
             "last_reward": truth.ends * optax.softmax_cross_entropy(last_reward, paid),
             "variables": lives * optax.softmax_cross_entropy(variables, after).sum(axis=-1),
-            "foreseen": optax.softmax_cross_entropy(foreseen, after).sum(axis=-1),
+            "foreseen": lives * optax.softmax_cross_entropy(foreseen, after).sum(axis=-1),
         }
 
     def statistics(self, rewards: np.ndarray, variables: np.ndarray) -> dict[str, np.ndarray]:

@@ -101,11 +101,11 @@ def test_damage_is_what_was_expected_and_not_what_the_picture_shows(tiny_world, 
     places = beginnings(tiny_world, states, config)
     dreams, _ = begin_dreams(places, jax.random.key(0), 3, 100)
     intent = intended(config, dreams, jnp.zeros(3, jnp.int32))
-    info = core.Info(jnp.full((3, 1), 1.0), jnp.zeros(3), jnp.array([[70.0], [95.0], [130.0]]))
+    info = core.Info(jnp.full((3, 1), 1.0), jnp.array([0.0, 0.5, 0.0]), jnp.array([[70.0], [90.0], [130.0]]))
     stepped = core.Step(places.seen[jnp.zeros(3, int)], dreams.states, jnp.full(3, 4.0), jnp.zeros(3, bool), info)
     before = dreams._replace(variables=jnp.full((3, 1), 100.0))
     _, transition = settled(places, game, config, before, intent, stepped, jnp.zeros(3))
-    assert transition.rewards.tolist() == [4.0 - 60.0, 4.0 - 10.0, 4.0]
+    assert transition.rewards.tolist() == [4.0 - 2 * 30, 4.0 - 2 * (0.5 * 100 + 0.5 * 10), 4.0]
 
 
 def test_disagreement_is_the_wrappers_measure(tiny_world, states):

@@ -33,7 +33,7 @@ def rolled(request, mortal_world_folder, tmp_path_factory):
 
 
 def _rolled(observe, world_folder, out):
-    config = DreamsConfig(observe=observe, num_steps=1, horizon=4)
+    config = DreamsConfig(observe=observe, num_steps=1, horizon=4, damage=0.5)
     loaded = checkpoint.load(world_folder)
     run = DreamAgentRun(out=out, dreams=config, preset="tiny")
     policy = agent_of(run, loaded).policy

@@ -15,6 +15,7 @@ from neural_env.agents.player import Agent, new_policy, read_agent, save_agent
 from neural_env.agents.ppo import preset_named
 from neural_env.checkpoint import load
 from neural_env.cli import main
+from neural_env.data.mixture import Mixture
 from neural_env.evaluation import transfer_study
 from neural_env.evaluation.transfer import (
     TransferConfig,
@@ -145,7 +146,10 @@ def test_the_recorded_command_asks_for_the_same_again(tmp_path):
     config = StudyConfig(
         out=tmp_path / "with a space",
         dreams=DreamsConfig(temperature=1.15, horizon=6, termination="threshold"),
+        data=Path("data/a game"),
+        mixture=Mixture(uniform=0.5, events=0.5, kinds=("damage", "death"), lead=8),
         real_runs=(Path("out/one"), Path("out/two runs")),
+        gamma=0.9,
         seeds=2,
         split="validation",
         film=False,

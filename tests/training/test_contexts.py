@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -87,4 +85,10 @@ def test_an_event_that_never_comes_is_named(world, data, tmp_path):
 def test_episodes_that_are_too_short_are_refused(world, tmp_path):
     collect(CollectConfig(out=tmp_path / "short", scenario="take_cover", episodes=2, first_seed=2, max_episode_steps=2))
     with pytest.raises(ValueError, match="has no training episode of 4 steps"):
-        drawn(world, Path(tmp_path / "short"), tmp_path, Mixture(uniform=1.0))
+        drawn(world, tmp_path / "short", tmp_path, Mixture(uniform=1.0))
+
+
+def test_a_dataset_of_another_game_is_refused(world, tmp_path):
+    collect(CollectConfig(out=tmp_path / "other", scenario="basic", episodes=2, first_seed=2, max_episode_steps=8))
+    with pytest.raises(ValueError, match=r"has scenario 'basic', the world dreams 'take_cover': give its own data"):
+        drawn(world, tmp_path / "other", tmp_path, Mixture(uniform=1.0))

@@ -9,10 +9,12 @@ import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.player import load_agent, read_agent
 from neural_env.data.collect import CollectConfig, collect
+from neural_env.data.mixture import Mixture
 from neural_env.envs.real_doom import RealDoom
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
 
@@ -112,15 +114,29 @@ def test_a_training_by_openvino_in_two_parts_makes_the_agent_of_one(mortal_world
 
 def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(trained, mortal_world_folder, tmp_path):
     data = tmp_path / "data"
-    collect(CollectConfig(out=data, scenario="take_cover", episodes=4, first_seed=2, max_episode_steps=12))
-    run = tiny(tmp_path / "run", mortal_world_folder, data=data, starts=6, init_from=trained.out, max_minutes=0.0)
+    collect(CollectConfig(out=data, scenario="take_cover", episodes=2, first_seed=2))
+    deadly = {"mixture": Mixture(events=1.0, kinds=("death",), reach=1, lead=3), "max_minutes": 0.0}
+    changes = {"data": data, "starts": 32, "init_from": trained.out}
+    run = tiny(tmp_path / "run", mortal_world_folder, **changes, **deadly)
     train_dream_agent(run)
-    from safetensors.numpy import load_file
-
     starts = load_file(run.out / "starts.safetensors")
-    assert starts["latents"].shape[0] == 6 and len(np.unique(starts["latents"].sum(axis=(1, 2, 3, 4)))) > 3
+    contexts = len(np.unique(starts["latents"].sum(axis=(1, 2, 3, 4))))
+    assert starts["latents"].shape[0] == 32 and 1 < contexts <= 8  # of each game the last four steps, and no others
+    with pytest.raises(ValueError, match=r"holds a run with mixture .*'death'"):
+        train_dream_agent(tiny(run.out, mortal_world_folder, **changes))
     began, ended = (read_agent(path).policy.picture.kernel[...] for path in (run.out / "versions" / "0", trained.out))
     np.testing.assert_array_equal(np.asarray(began), np.asarray(ended))
+
+
+def test_a_mixture_of_moments_without_a_dataset_is_refused(mortal_world_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"a mixture says at which moments of a dataset dreams begin.*give --data"):
+        tiny(tmp_path, mortal_world_folder, mixture=Mixture(uniform=0.5, events=0.5))
+
+
+def test_an_agent_discounts_as_its_preset_unless_told_otherwise(mortal_world_folder, tmp_path):
+    assert [tiny(tmp_path, mortal_world_folder, gamma=g).named_preset().ppo.gamma for g in (None, 0.9)] == [0.99, 0.9]
+    with pytest.raises(ValueError, match=r"gamma is a discount in \[0, 1\), got 1.0"):
+        tiny(tmp_path, mortal_world_folder, gamma=1.0)
 
 
 def test_an_agent_of_frames_needs_no_eyes(mortal_world_folder, tmp_path):

@@ -21,6 +21,7 @@ from neural_env.cli import main
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.corpus import Corpus
 from neural_env.data.shards import Dataset
+from neural_env.training import outcome
 from neural_env.training.distill import DistillConfig
 from neural_env.training.latents import encode_frames
 from neural_env.training.loop import LoopConfig
@@ -320,6 +321,25 @@ def test_a_later_stage_without_a_denoiser_names_what_to_run(run, data, tmp_path,
     shutil.copytree(run / "autoencoder", tmp_path / "autoencoder")
     with pytest.raises(CheckpointError, match="missing: run the denoiser stage first"):
         train(stage, data, tmp_path)
+
+
+def test_terminations_are_calibrated_once_and_the_record_says_how(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(outcome, "CALIBRATING_ENDS", 1)
+    monkeypatch.setattr(outcome, "platt", lambda log_odds, ends, weights: (0.5, -1.0))
+    for part in ("autoencoder", "latents"):
+        shutil.copytree(run / part, tmp_path / part)
+    train("outcome", data, tmp_path)
+    first = (tmp_path / "outcome" / WEIGHTS).read_bytes()
+    train("outcome", data, tmp_path)  # it is finished already
+    assert (tmp_path / "outcome" / WEIGHTS).read_bytes() == first
+    told = [json.loads((folder / "outcome" / "stage.json").read_text())["calibration"] for folder in (run, tmp_path)]
+    assert told[0] is None and told[1]["scale"] == 0.5 and told[1]["shift"] == -1.0 and told[1]["ends"] > 0
+    plain, calibrated = (load_file(folder / "outcome" / WEIGHTS) for folder in (run, tmp_path))
+    assert {name for name in plain if (plain[name] != calibrated[name]).any()} == {
+        "hazard.out.kernel",
+        "hazard.out.bias",
+    }
+    np.testing.assert_allclose(calibrated["hazard.out.bias"], 0.5 * plain["hazard.out.bias"] - 1.0, rtol=1e-6)
 
 
 def preset_of(folder, **changes):

@@ -12,7 +12,7 @@ from neural_env.data.corpus import Corpus
 from neural_env.data.episode import Episode
 from neural_env.data.recorder import Recorder
 from neural_env.game import GameConfig
-from neural_env.training import latents
+from neural_env.training import latents, outcome
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents, reconstructions
 from neural_env.training.decoder import DecoderStage, Pairs
 from neural_env.training.denoiser import DenoiserStage, channel_weight
@@ -538,7 +538,8 @@ def test_terminations_that_are_foretold_too_surely_are_calibrated_and_keep_their
     last = {name: array for name, array in parameters(model).items() if name.startswith("hazard.out.")}
     times = 5 / log_odds(model, data).std()
     sure = replaced(model, {name: times * array for name, array in last.items()})
-    calibrated = outcome_stage(deadly).calibrated(sure)
+    calibrated, told = outcome_stage(deadly).calibrated(sure)
+    assert 0 < told.scale < 0.5 and told.ends == deadly.ends.sum()
     ends = deadly.ends[windows(data).index]
     before, after = (log_odds(each, data) for each in (sure, calibrated))
     losses = [np.logaddexp(0, np.where(ends == 1, -odds, odds)).mean() for odds in (before, after)]
@@ -549,9 +550,19 @@ def test_terminations_that_are_foretold_too_surely_are_calibrated_and_keep_their
     assert changed == last.keys()
 
 
+def test_the_windows_that_were_left_out_count_by_those_that_were_looked_at(data, monkeypatch):
+    model = measured(outcome_model(2), data)
+    deadly = mortal(data, model)
+    _, whole = outcome_stage(deadly).calibrated(model)
+    monkeypatch.setattr(outcome, "VALIDATION_WINDOWS", 12)  # and so some six of the twenty that go on
+    _, part = outcome_stage(deadly).calibrated(model)
+    p = [1 / (1 + np.exp(-(told.scale * log_odds(model, data) + told.shift))) for told in (whole, part)]
+    assert part != whole and p[1].mean() == pytest.approx(p[0].mean(), abs=0.15)
+
+
 def test_few_terminations_calibrate_nothing(data):
     model = measured(outcome_model(2), data)
-    assert outcome_stage(data).calibrated(model) is model
+    assert outcome_stage(data).calibrated(model) == (model, None)
 
 
 def test_terminations_that_are_not_told_from_others_are_not_turned_round(data):
@@ -559,4 +570,4 @@ def test_terminations_that_are_not_told_from_others_are_not_turned_round(data):
     deadly = mortal(data, model)
     wrong = {name: -array for name, array in parameters(model).items() if name.startswith("hazard.out.")}
     inverted = replaced(model, wrong)
-    assert outcome_stage(deadly).calibrated(inverted) is inverted
+    assert outcome_stage(deadly).calibrated(inverted) == (inverted, None)
