@@ -34,7 +34,6 @@ from neural_env.world.model import WorldModel
 
 Observation: TypeAlias = Literal["rgb", "latent"]
 DreamReward: TypeAlias = Literal["outcome", "survival"]
-_LEAST_RISK = 1e-6  # of dying, so that its log-odds are finite
 _TOGETHER = 4  # dreams that a CPU steps together, as in `envs.batch`
 
 
@@ -50,7 +49,6 @@ class DreamsConfig:
     horizon: int = 64  # steps after which a dream is cut off and begins anew at a real context
     reward: DreamReward = "outcome"  # the outcome model's, or a point for every tic survived
     damage: float = 0.0  # reward lost with each point of health that the outcome model expects the step to cost
-    caution: float = 0.0  # added to the log-odds of dying where damage is priced: small risks cost more than due
     disagreement: float = 0.0  # reward lost with each grey level that versions of the next frame are apart
     samples: int = 2  # how many versions; not drawn at disagreement 0
     repeat: float = 0.25  # probability that a dream repeats the last action instead of the one chosen, as in real games
@@ -58,14 +56,7 @@ class DreamsConfig:
     def __post_init__(self) -> None:
         _check_range("temperature", self.temperature, 0.0, TEMPERATURE_MAX)
         _check_range("context_noise", self.context_noise, 0.0, CONTEXT_NOISE_MAX)
-        for name, least in (
-            ("num_steps", 1),
-            ("horizon", 1),
-            ("samples", 2),
-            ("damage", 0.0),
-            ("caution", 0.0),
-            ("disagreement", 0.0),
-        ):
+        for name, least in (("num_steps", 1), ("horizon", 1), ("samples", 2), ("damage", 0.0), ("disagreement", 0.0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -234,8 +225,7 @@ def _reward(
     if config.damage:
         health = game.variable_names.index("health")
         # The picture shows one draw of what may happen, and a blurred one; what was expected says it with less noise.
-        risk = jnp.clip(stepped.info.termination_probability, _LEAST_RISK, 1 - _LEAST_RISK)
-        dies, left = jax.nn.sigmoid(jax.scipy.special.logit(risk) + config.caution), before[:, health]
+        dies, left = stepped.info.termination_probability, before[:, health]
         lost = dies * left + (1 - dies) * jnp.maximum(left - stepped.info.foreseen[:, health], 0.0)
         paid = paid - config.damage * lost
     return paid - config.disagreement * unsure

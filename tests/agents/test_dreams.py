@@ -108,23 +108,6 @@ def test_damage_is_what_was_expected_and_not_what_the_picture_shows(tiny_world, 
     np.testing.assert_allclose(transition.rewards, [4 - 2 * 30, 4 - 2 * (0.5 * 100 + 0.5 * 10), 4], atol=1e-3)
 
 
-def test_caution_makes_small_risks_dear_and_leaves_none_and_certainty_as_they_are(tiny_world, states, game):
-    def price(caution):
-        config = replace(QUIET, damage=1.0, caution=caution)
-        places = beginnings(tiny_world, states, config)
-        dreams, _ = begin_dreams(places, jax.random.key(0), 3, 100)
-        intent = intended(config, dreams, jnp.zeros(3, jnp.int32))
-        whole = jnp.full((3, 1), 100.0)
-        info = core.Info(whole, jnp.array([0.0, 0.01, 1.0]), whole)
-        stepped = core.Step(places.seen[jnp.zeros(3, int)], dreams.states, jnp.zeros(3), jnp.zeros(3, bool), info)
-        _, transition = settled(places, game, config, dreams._replace(variables=whole), intent, stepped, jnp.zeros(3))
-        return -np.asarray(transition.rewards)
-
-    np.testing.assert_allclose(price(0.0), [0, 1, 100], atol=0.01)
-    odds = 0.01 / 0.99 * np.exp(3.5)
-    np.testing.assert_allclose(price(3.5), [0, 100 * odds / (1 + odds), 100], atol=0.01)
-
-
 def test_disagreement_is_the_wrappers_measure(tiny_world, states):
     from neural_env.wrappers.spread import spread as of_wrapper
 
