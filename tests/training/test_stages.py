@@ -519,7 +519,8 @@ def test_the_outcomes_loss_reaches_both_trunks_with_any_number_of_variables(kind
 
 def log_odds(model, data):
     batch = windows(data).gather(windows(data).index)
-    return np.asarray(model(batch["context"], batch["actions"], batch["latent"]).termination_logit, float)
+    inputs = (jnp.asarray(batch[name]) for name in ("context", "actions", "latent"))
+    return np.asarray(model(*inputs).termination_logit, float)
 
 
 def mortal(data, model):
