@@ -225,7 +225,7 @@ def _reward(
     if config.damage:
         health = game.variable_names.index("health")
         # The picture shows one draw of what may happen, and a blurred one; what was expected says it with less noise.
-        dies, left = stepped.info.termination_probability, before[:, health]
+        dies, left = stepped.info.termination_probability, jnp.maximum(before[:, health], 0.0)
         lost = dies * left + (1 - dies) * jnp.maximum(left - stepped.info.foreseen[:, health], 0.0)
         paid = paid - config.damage * lost
     return paid - config.disagreement * unsure
