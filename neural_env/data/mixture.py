@@ -90,6 +90,9 @@ class Mixture:
         return mean
 
 
+EVENLY = Mixture(uniform=1.0)  # every window as often as any other
+
+
 def _episodes(index: Index) -> dict[str, np.ndarray]:
     """Which episodes are random, early and late, bool [e] each."""
     last = np.zeros(len(index.policy_names), np.int64)

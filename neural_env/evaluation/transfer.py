@@ -33,7 +33,7 @@ from neural_env.checkpoint import Checkpoint
 from neural_env.command import command_line
 from neural_env.data.corpus import material_of
 from neural_env.data.episode import Split
-from neural_env.data.mixture import Mixture
+from neural_env.data.mixture import EVENLY, Mixture
 from neural_env.data.policies import Policy, StickyRandom
 from neural_env.data.shards import write_whole
 from neural_env.envs.real_doom import RealDoom
@@ -60,7 +60,7 @@ class TransferConfig:
     scenario: str | None = None  # what the real game is; the world's by default, others are refused
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
-    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which moments, how often
+    mixture: Mixture = EVENLY  # which moments, how often
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
     runtime: Runtime = "xla"  # by what the agents' dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # dreamed by each agent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from neural_env.checkpoint import Checkpoint, Starts
 from neural_env.data.corpus import Corpus
-from neural_env.data.index import Index
 from neural_env.data.mixture import Mixture
 from neural_env.data.shards import Dataset
-from neural_env.training.latents import encode_frames, frames_at
+from neural_env.training.latents import encode_frames, frames_at, whole_windows
 
 _FRAMES = 150_000  # of a dataset's training episodes, at most, are drawn from: whole shards, spread evenly over it
 _TOGETHER = 1024  # moments whose frames are in memory at a time
@@ -52,7 +50,7 @@ def contexts(checkpoint: Checkpoint, data: Path | None, count: int, mixture: Mix
 def _moments(checkpoint: Checkpoint, corpus: Corpus, count: int, mixture: Mixture, rng: np.random.Generator) -> Starts:
     n, index = checkpoint.world.context, corpus.index("train")
     first = np.concatenate([[0], np.cumsum(index.lengths + 1)])  # the row of each episode's first frame
-    present = _present(index, first, n)
+    present = whole_windows(first, n)  # never an episode's last frame: where the game ended, it shows nothing new
     if not len(present):
         raise ValueError(f"{corpus.name} has no training episode of {n} steps: collect more, or longer ones")
     rows = np.sort(rng.choice(present, count, p=mixture.probabilities(index, first, present)))
@@ -66,13 +64,6 @@ def _moments(checkpoint: Checkpoint, corpus: Corpus, count: int, mixture: Mixtur
         encoded = encode_frames(checkpoint.world.autoencoder, frames_at(corpus, "train", frames)).astype(np.float16)
         latents.append(encoded[where.reshape(past.shape)])
     return Starts(np.concatenate(latents), actions)
-
-
-def _present(index: Index, first: np.ndarray, n: int) -> np.ndarray:
-    """Rows with `n - 1` frames of their episode before them. The last frame of an episode is none of them: where the
-    game ended, it shows nothing new."""
-    spans = [np.arange(start + n - 1, stop - 1) for start, stop in pairwise(first)]
-    return np.concatenate([np.empty(0, np.int64), *spans])
 
 
 def _check_same_game(checkpoint: Checkpoint, dataset: Dataset) -> None:

@@ -43,7 +43,7 @@ from neural_env.agents.ppo import (
     rollout_in_dream,
 )
 from neural_env.checkpoint import Checkpoint
-from neural_env.data.mixture import Mixture
+from neural_env.data.mixture import EVENLY, Mixture
 from neural_env.data.play import play
 from neural_env.data.shards import write_whole
 from neural_env.envs import core
@@ -69,7 +69,7 @@ class DreamAgentRun:
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
     data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
     starts: int = 1024  # how many moments of it
-    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which moments, how often
+    mixture: Mixture = EVENLY  # which moments, how often
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
     runtime: Runtime = "xla"  # by what dreams are stepped; by OpenVINO on a CPU they run faster
     total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
@@ -87,7 +87,7 @@ class DreamAgentRun:
         self.named_preset()
         if self.runtime not in get_args(Runtime):
             raise ValueError(f"runtime must be one of {get_args(Runtime)}, got {self.runtime!r}")
-        if self.data is None and self.mixture != Mixture(uniform=1.0):
+        if self.data is None and self.mixture != EVENLY:
             cure = "give --data, or leave the mixture uniform"
             raise ValueError(f"a mixture says at which moments of a dataset dreams begin, and there is none: {cure}")
         if self.runtime == "openvino" and self.dreams.disagreement:

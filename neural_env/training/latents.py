@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -66,8 +67,7 @@ class LatentData:
 
     def windows(self, context: int, ahead: int = 1) -> np.ndarray:
         """Frames i for which frames i - context + 1 ... i + ahead lie in one episode."""
-        spans = zip(self.starts[:-1], self.starts[1:], strict=True)
-        return np.concatenate([np.arange(start + context - 1, stop - ahead) for start, stop in spans])
+        return whole_windows(self.starts, context, ahead)
 
     def gather(self, last: np.ndarray, context: int) -> Batch:
         """The windows whose present frame is `last`: context, actions, next latent and outcome."""
@@ -88,6 +88,12 @@ class LatentData:
             "following": self.latents[rows + 1].astype(np.float32),  # [b, ahead, h, w, c]
             "steered": self.actions[rows],  # [b, ahead]
         }
+
+
+def whole_windows(starts: np.ndarray, context: int, ahead: int = 1) -> np.ndarray:
+    """Rows i for which rows i - context + 1 ... i + ahead lie in one episode; `starts` as in `LatentData`."""
+    spans = [np.arange(start + context - 1, stop - ahead) for start, stop in pairwise(starts)]
+    return np.concatenate([np.empty(0, np.int64), *spans])  # of no episodes: none
 
 
 class StoredLatents:

@@ -97,7 +97,7 @@ class OutcomeStage:
         it, and it is recalled where that reward is nearer to the true one than to the usual one.
         """
         truth, foretold = self._outcomes(module, self._validated)
-        ends, p = truth.ends == 1, foretold.termination
+        ends, p = truth.ends == 1, _probability(foretold)
         expected = (1 - p) * foretold.reward + p * foretold.last_reward
         scores = {
             "reward_error": float(np.abs(expected - truth.reward).mean()),
@@ -131,8 +131,8 @@ class OutcomeStage:
             return module, None
         others = self._validated[self._validation.data.ends[self._validated] == 0]
         truth, foretold = self._outcomes(module, np.concatenate([ends, others]))
-        stands_for = (len(index) - len(ends)) / len(others)
-        scale, shift = platt(foretold.log_odds, truth.ends == 1, np.where(truth.ends == 1, 1.0, stands_for))
+        came, stands_for = truth.ends == 1, (len(index) - len(ends)) / len(others)
+        scale, shift = platt(np.asarray(foretold.termination_logit), came, np.where(came, 1.0, stands_for))
         if not scale > 0:
             return module, None
         learned = parameters(module)
@@ -143,20 +143,20 @@ class OutcomeStage:
     def reliability(self, module: OutcomeModule) -> Reliability:
         """Foretold against observed terminations on the validation split."""
         truth, foretold = self._outcomes(module, self._validated)
-        return reliability(foretold.termination, truth.ends == 1)
+        return reliability(_probability(foretold), truth.ends == 1)
 
-    def _outcomes(self, module: OutcomeModule, rows: np.ndarray) -> tuple[_Happened, _Foretold]:
+    def _outcomes(self, module: OutcomeModule, rows: np.ndarray) -> tuple[_Happened, Outcome]:
         """Of the validation windows whose present frames are at `rows`."""
         truths, outcomes = [], []
         for start in range(0, len(rows), _CHUNK):
             part = np.minimum(np.arange(start, start + _CHUNK), len(rows) - 1)  # one shape: the last row fills it up
             batch = self._validation.gather(rows[part])
-            truths.append((batch["reward"], batch["ends"], batch["variables"]))
-            outcomes.append([np.asarray(x) for x in _foretell(module, *(batch[n] for n in _INPUTS))])
+            truths.append(_Happened(batch["reward"], batch["ends"], batch["variables"]))
+            outcomes.append(_foretell(module, *(batch[n] for n in _INPUTS)))
         truth, foretold = (
-            [np.concatenate(column)[: len(rows)] for column in zip(*parts, strict=True)] for parts in (truths, outcomes)
+            jax.tree.map(lambda *columns: np.concatenate(columns)[: len(rows)], *parts) for parts in (truths, outcomes)
         )
-        return _Happened(*truth), _Foretold(*foretold)
+        return truth, foretold
 
 
 _INPUTS = ("context", "actions", "latent")
@@ -178,25 +178,14 @@ class _Happened(NamedTuple):
     variables: np.ndarray
 
 
-class _Foretold(NamedTuple):
-    """An `Outcome` on the host."""
-
-    reward: np.ndarray
-    log_odds: np.ndarray
-    variables: np.ndarray
-    last_reward: np.ndarray
-    foreseen: np.ndarray
-
-    @property
-    def termination(self) -> np.ndarray:
-        """Its probability."""
-        return np.asarray(jax.nn.sigmoid(self.log_odds))
-
-
 @jax.jit
 def _foretell(module: OutcomeModule, context: jax.Array, actions: jax.Array, latent: jax.Array) -> Outcome:
-    outcome: Outcome = module(context, actions, latent)
-    return outcome
+    return module(context, actions, latent)
+
+
+def _probability(foretold: Outcome) -> np.ndarray:
+    """Of termination."""
+    return np.asarray(jax.nn.sigmoid(foretold.termination_logit))
 
 
 class Strata(NamedTuple):

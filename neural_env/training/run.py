@@ -15,7 +15,7 @@ from rich.console import Console
 from neural_env.checkpoint import Checkpoint, Starts, fitted, from_json, load, load_module, save, save_module
 from neural_env.data.corpus import Corpus
 from neural_env.data.episode import SPLITS, Split
-from neural_env.data.mixture import Mixture
+from neural_env.data.mixture import EVENLY, Mixture
 from neural_env.data.shards import write_whole
 from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
@@ -70,7 +70,7 @@ class DenoiserRun(FreshRun):
     """Train the denoiser, on the latents of the run's auto-encoder."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=8_000, batch=16, learning_rate=1e-3))
-    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    mixture: Mixture = EVENLY  # which training windows, how often
     noise: ContextNoise = field(default_factory=ContextNoise)  # by which the past is corrupted
 
 
@@ -79,7 +79,7 @@ class RolloutRun(TrainConfig):
     """Train the run's denoiser on, after frames that it dreamed itself."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1_500, batch=4, learning_rate=2e-4))
-    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    mixture: Mixture = EVENLY  # which training windows, how often
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
@@ -88,7 +88,7 @@ class DistillRun(TrainConfig):
     """Distil the run's denoiser, as its last stage left it, to one step."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_000, batch=16, learning_rate=2e-4))
-    mixture: Mixture = field(default_factory=lambda: Mixture(uniform=1.0))  # which training windows, how often
+    mixture: Mixture = EVENLY  # which training windows, how often
     distill: DistillConfig = field(default_factory=DistillConfig)
 
 
@@ -481,7 +481,7 @@ def _windows(
         data = encoded(corpus, split, world.autoencoder, run.out / "latents")
         return Windows(data, world.context, run.loop.seed, pictures_only=pictures_only, weigh=weigh, ahead=ahead)
 
-    weigh = weighed(mixture, corpus, "train") if mixture not in (None, Mixture(uniform=1.0)) else None
+    weigh = weighed(mixture, corpus, "train") if mixture not in (None, EVENLY) else None
     return of("train", weigh, ahead), of("validation", None, 1)
 
 
