@@ -36,6 +36,7 @@ from neural_env.evaluation.agent import EvaluateAgentConfig, evaluate_agent
 from neural_env.evaluation.card import CardConfig as WorldCardConfig
 from neural_env.evaluation.card import card as world_card
 from neural_env.evaluation.compare import CompareConfig, compare
+from neural_env.evaluation.planning import EvaluatePlanningConfig, evaluate_planning
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.evaluation.transfer_study import StudyConfig, study
 from neural_env.evaluation.truth import TruthConfig, evaluate_truth
@@ -46,6 +47,7 @@ from neural_env.training.loop import NonFiniteLoss
 from neural_env.training.run import (
     AutoencoderRun,
     BundleRun,
+    DangerRun,
     DecoderRun,
     DenoiserRun,
     DistillRun,
@@ -55,6 +57,7 @@ from neural_env.training.run import (
     bundle,
     choose_sampler,
     train_autoencoder,
+    train_danger,
     train_decoder,
     train_denoiser,
     train_distill,
@@ -72,6 +75,7 @@ Train = Annotated[
     | Annotated[SamplerRun, tyro.conf.subcommand("sampler")]
     | Annotated[DecoderRun, tyro.conf.subcommand("decoder")]
     | Annotated[OutcomeRun, tyro.conf.subcommand("outcome")]
+    | Annotated[DangerRun, tyro.conf.subcommand("danger")]
     | Annotated[AgentRun, tyro.conf.subcommand("agent")]
     | Annotated[DreamAgentRun, tyro.conf.subcommand("dream-agent")],
     tyro.conf.OmitArgPrefixes,
@@ -82,6 +86,7 @@ Evaluate = Annotated[
     | Annotated[CompareConfig, tyro.conf.subcommand("compare")]
     | Annotated[WorldCardConfig, tyro.conf.subcommand("card")]
     | Annotated[EvaluateAgentConfig, tyro.conf.subcommand("agent")]
+    | Annotated[EvaluatePlanningConfig, tyro.conf.subcommand("planning")]
     | Annotated[TruthConfig, tyro.conf.subcommand("truth")],
     tyro.conf.OmitArgPrefixes,
 ]
@@ -127,6 +132,8 @@ def train(run: Annotated[Train, tyro.conf.arg(name="")]) -> None:
             train_decoder(run)
         case OutcomeRun():
             train_outcome(run)
+        case DangerRun():
+            train_danger(run)
         case AgentRun():
             train_agent(run)
         case DreamAgentRun():
@@ -171,6 +178,8 @@ def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
             evaluate(config)
         case EvaluateAgentConfig():
             evaluate_agent(config)
+        case EvaluatePlanningConfig():
+            evaluate_planning(config)
         case TruthConfig():
             evaluate_truth(config)
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int32, UInt8, UInt32
 
 from neural_env.agents.eyes import codes
 from neural_env.agents.ppo import Transition
+from neural_env.agents.shaping import Shaping
 from neural_env.arrays import Key
 from neural_env.envs import core
 from neural_env.envs.arguments import CONTEXT_NOISE_MAX, TEMPERATURE_MAX
@@ -49,6 +50,7 @@ class DreamsConfig:
     horizon: int = 64  # steps after which a dream is cut off and begins anew at a real context
     reward: DreamReward = "outcome"  # the outcome model's, or a point for every tic survived
     damage: float = 0.0  # reward lost with each point of health that the outcome model expects the step to cost
+    danger: float = 0.0  # reward lost as harm comes near, and won as it goes; of harm in the next step
     disagreement: float = 0.0  # reward lost with each grey level that versions of the next frame are apart
     samples: int = 2  # how many versions; not drawn at disagreement 0
     repeat: float = 0.25  # probability that a dream repeats the last action instead of the one chosen, as in real games
@@ -56,7 +58,14 @@ class DreamsConfig:
     def __post_init__(self) -> None:
         _check_range("temperature", self.temperature, 0.0, TEMPERATURE_MAX)
         _check_range("context_noise", self.context_noise, 0.0, CONTEXT_NOISE_MAX)
-        for name, least in (("num_steps", 1), ("horizon", 1), ("samples", 2), ("damage", 0.0), ("disagreement", 0.0)):
+        for name, least in (
+            ("num_steps", 1),
+            ("horizon", 1),
+            ("samples", 2),
+            ("damage", 0.0),
+            ("danger", 0.0),
+            ("disagreement", 0.0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -161,10 +170,13 @@ def settled(
     intent: Intent,
     stepped: core.Step,
     unsure: Float[Array, " n"],
+    shaping: Shaping | None = None,
 ) -> tuple[Dreams, Transition]:
     """The dreams after they were stepped; those that ended, or reached the horizon, begin anew."""
     executed, variables = intent.executed, stepped.info.variables
-    rewards = _reward(game, config, stepped, dreams.variables, unsure)
+    rewards = reward_of(game, config, stepped, dreams.variables, unsure)
+    if shaping is not None:
+        rewards = rewards + shaping(dreams.states, stepped.state, stepped.terminated)
     ages = dreams.ages + 1
     truncated = ~stepped.terminated & (ages >= config.horizon)
     over = stepped.terminated | truncated
@@ -187,11 +199,12 @@ def step_dreams(
     config: DreamsConfig,
     dreams: Dreams,
     actions: Int32[Array, " n"],
+    shaping: Shaping | None = None,
 ) -> tuple[Dreams, Transition]:
-    """One step of every dream. With the first four arguments given it is a `StepFn`."""
+    """One step of every dream. With all but `dreams` and `actions` given it is a `StepFn`."""
     intent = intended(config, dreams, actions)
     stepped, unsure = _stepped(world, config, intent.key_step, dreams.states, intent.executed)
-    return settled(places, game, config, dreams, intent, stepped, unsure)
+    return settled(places, game, config, dreams, intent, stepped, unsure, shaping)
 
 
 def _stepped(
@@ -214,13 +227,14 @@ def _stepped(
     return done
 
 
-def _reward(
+def reward_of(
     game: GameConfig,
     config: DreamsConfig,
     stepped: core.Step,
     before: Float[Array, "n v"],
     unsure: Float[Array, " n"],
 ) -> Float[Array, " n"]:
+    """What the agent is paid for a step that began with the variables `before`; no shaping included."""
     paid = stepped.reward if config.reward == "outcome" else game.frame_skip * (1.0 - stepped.terminated)
     if config.damage:
         health = game.variable_names.index("health")
@@ -242,6 +256,8 @@ def _where(over: Bool[Array, " n"], new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(over.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 
 
-def step_fn(world: WorldModel, places: Beginnings, game: GameConfig, config: DreamsConfig) -> Any:
+def step_fn(
+    world: WorldModel, places: Beginnings, game: GameConfig, config: DreamsConfig, shaping: Shaping | None = None
+) -> Any:
     """The `StepFn` of these dreams."""
-    return partial(step_dreams, world, places, game, config)
+    return partial(step_dreams, world, places, game, config, shaping=shaping)

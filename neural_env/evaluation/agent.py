@@ -19,6 +19,7 @@ from neural_env.command import command_line
 from neural_env.data.episode import Split
 from neural_env.data.play import play
 from neural_env.data.policies import Policy, StickyRandom
+from neural_env.data.shards import write_whole
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
 
@@ -57,11 +58,14 @@ def evaluate_agent(config: EvaluateAgentConfig) -> Scores:
     scores = measure(config, agent)
     Console().print(table(scores))
     if config.json is not None:
-        config.json.parent.mkdir(parents=True, exist_ok=True)
-        temporary = config.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps(scores, indent=2) + "\n")
-        temporary.replace(config.json)
+        write_scores(scores, config.json)
     return scores
+
+
+def write_scores(scores: Scores, path: Path) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, (json.dumps(scores, indent=2) + "\n").encode())
 
 
 def _make(config: EvaluateAgentConfig, agent: Agent) -> RealDoom:
@@ -87,38 +91,43 @@ def measure(config: EvaluateAgentConfig, agent: Agent) -> Scores:
 
 
 def _measured(config: EvaluateAgentConfig, agent: Agent, env: RealDoom) -> Scores:
-    game = env.game
     seeds = seeds_of(config.split, config.episodes, config.first_seed)
-    actions = len(game.action_names)
-    players: dict[str, Policy] = {
-        "agent": AgentPolicy(agent, greedy=config.greedy),
-        "uniform random": StickyRandom(actions, 0.0),
-        "sticky random": StickyRandom(actions, 0.5),
-    }
-    results = {name: played(env, policy, seeds, config.max_episode_steps) for name, policy in players.items()}
-    mean = {name: returns.mean() for name, (returns, _) in results.items()}
+    policy = AgentPolicy(agent, greedy=config.greedy)
     return {
-        "scenario": game.scenario,
+        "scenario": env.game.scenario,
         "split": config.split,
         "seeds": [seeds[0], seeds[-1]],
         "episodes": config.episodes,
         "actions": "greedy" if config.greedy else "sampled",
-        "max_episode_tics": config.max_episode_steps * game.frame_skip,
+        "max_episode_tics": config.max_episode_steps * env.game.frame_skip,
         "command": command_of(config),
         "agent": agent.provenance,
-        "players": {
-            name: {
-                "policy": players[name].name,
-                "mean_return": float(mean[name]),
-                "deviation": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
-                "confidence_95": bootstrap(returns),
-                "mean_tics": float(steps.mean() * game.frame_skip),
-                "ratio_to_uniform_random": _ratio(mean[name], mean["uniform random"]),
-                "ratio_to_sticky_random": _ratio(mean[name], mean["sticky random"]),
-                "returns": returns.tolist(),
-            }
-            for name, (returns, steps) in results.items()
-        },
+        "players": beside_random(env, "agent", policy, seeds, config.max_episode_steps),
+    }
+
+
+def beside_random(env: RealDoom, name: str, policy: Policy, seeds: Sequence[int], max_steps: int) -> Scores:
+    """A row for the policy, and one for either random player on the same seeds."""
+    actions = len(env.game.action_names)
+    players: dict[str, Policy] = {
+        name: policy,
+        "uniform random": StickyRandom(actions, 0.0),
+        "sticky random": StickyRandom(actions, 0.5),
+    }
+    results = {name: played(env, policy, seeds, max_steps) for name, policy in players.items()}
+    mean = {name: returns.mean() for name, (returns, _) in results.items()}
+    return {
+        name: {
+            "policy": players[name].name,
+            "mean_return": float(mean[name]),
+            "deviation": float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+            "confidence_95": bootstrap(returns),
+            "mean_tics": float(steps.mean() * env.game.frame_skip),
+            "ratio_to_uniform_random": _ratio(mean[name], mean["uniform random"]),
+            "ratio_to_sticky_random": _ratio(mean[name], mean["sticky random"]),
+            "returns": returns.tolist(),
+        }
+        for name, (returns, steps) in results.items()
     }
 
 

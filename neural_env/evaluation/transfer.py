@@ -58,12 +58,16 @@ class TransferConfig:
     out: Path  # folder of everything; run again, what is there is gone on with
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
     scenario: str | None = None  # what the real game is; the world's by default, others are refused
-    data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
+    data: tuple[Path, ...] = ()  # datasets in whose training episodes dreams begin anywhere; none: the world's starts
     starts: int = 1024  # how many moments of it
     mixture: Mixture = EVENLY  # which moments, how often
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
+    danger_from: Path | None = None  # run in which `neural-env train danger` learned what is dangerous
     runtime: Runtime = "xla"  # by what the agents' dreams are stepped; by OpenVINO on a CPU they run faster
-    total_steps: int = 100_000  # dreamed by each agent
+    total_steps: int = 100_000  # dreamed by each agent; not read with `plan`
+    plan: int = 0  # imitate planning that dreams every action for so many steps from every start; 0: PPO
+    temper: float = 2.0  # of what is imitated: the outlook, in reward, that makes an action e times as likely
+    epochs: int = 40  # of imitation over the starts
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
     gamma: float | None = None  # discount a step of theirs; None: the preset's
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...
@@ -101,8 +105,12 @@ class TransferConfig:
             starts=self.starts,
             mixture=self.mixture,
             dreams=self.dreams,
+            danger_from=self.danger_from,
             runtime=self.runtime,
             total_steps=self.total_steps,
+            plan=self.plan,
+            temper=self.temper,
+            epochs=self.epochs,
             preset=self.preset,
             gamma=self.gamma,
             seed=seed,

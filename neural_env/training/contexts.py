@@ -15,11 +15,13 @@ from neural_env.data.mixture import Mixture
 from neural_env.data.shards import Dataset
 from neural_env.training.latents import encode_frames, frames_at, whole_windows
 
-_FRAMES = 150_000  # of a dataset's training episodes, at most, are drawn from: whole shards, spread evenly over it
+_FRAMES = 150_000  # of each dataset's training episodes, at most, are drawn from: whole shards, spread evenly over it
 _TOGETHER = 1024  # moments whose frames are in memory at a time
 
 
-def contexts(checkpoint: Checkpoint, data: Path | None, count: int, mixture: Mixture, seed: int, cache: Path) -> Starts:
+def contexts(
+    checkpoint: Checkpoint, data: tuple[Path, ...], count: int, mixture: Mixture, seed: int, cache: Path
+) -> Starts:
     """The checkpoint's starts, or `count` moments of the training episodes in `data`, encoded once into `cache`.
 
     A world's own starts are the first frames of episodes. Moments of whole episodes show an agent what only comes
@@ -31,15 +33,16 @@ def contexts(checkpoint: Checkpoint, data: Path | None, count: int, mixture: Mix
         ValueError: it is of another game, has no training episode that is long enough, or nothing of what the mixture
             asks for.
     """
-    if data is None:
+    if not data:
         return checkpoint.starts
     if cache.is_file():
         try:
             return Starts(**load_file(cache))
         except (SafetensorError, TypeError):  # cut short: it is only a cache
             cache.unlink()
-    corpus = Corpus.open([data], verify=False, max_frames=_FRAMES)
-    _check_same_game(checkpoint, corpus.datasets[0])
+    corpus = Corpus.open(data, verify=False, max_frames=_FRAMES)
+    for dataset in corpus.datasets:
+        _check_same_game(checkpoint, dataset)
     starts = _moments(checkpoint, corpus, count, mixture, np.random.default_rng([seed, 3]))
     temporary = cache.with_suffix(".tmp")
     save_file({"latents": starts.latents, "actions": starts.actions}, temporary)

@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from neural_env import checkpoint as checkpoints
-from neural_env.agents.dreams import Dreams, DreamsConfig, begin_dreams, beginnings, step_fn
+from neural_env.agents.dreams import Beginnings, Dreams, DreamsConfig, begin_dreams, beginnings, step_fn
 from neural_env.agents.eyes import Eyes
 from neural_env.agents.host_dreams import HostRollout
+from neural_env.agents.planning import Planner
 from neural_env.agents.player import Agent, AgentPolicy, new_policy, save_agent
 from neural_env.agents.policy import ActorCritic, Memory, begin
 from neural_env.agents.ppo import (
@@ -42,6 +43,7 @@ from neural_env.agents.ppo import (
     require_rlax,
     rollout_in_dream,
 )
+from neural_env.agents.shaping import Shaping
 from neural_env.checkpoint import Checkpoint
 from neural_env.data.mixture import EVENLY, Mixture
 from neural_env.data.play import play
@@ -53,9 +55,12 @@ from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
 from neural_env.runtime import usable_cores
 from neural_env.training.contexts import contexts
+from neural_env.training.danger import load_danger
+from neural_env.training.imitation import imitate, lesson_of, planned
 from neural_env.training.loop import Metrics, NonFiniteLoss
 from neural_env.training.state import StateStore
 from neural_env.version import __version__
+from neural_env.world.danger import Danger
 from neural_env.world.parameters import all_arrays, fingerprint, replaced
 
 Runtime: TypeAlias = Literal["xla", "openvino"]
@@ -67,12 +72,16 @@ class DreamAgentRun:
 
     out: Path  # folder of the run
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
-    data: Path | None = None  # dataset of whose training episodes dreams begin anywhere; None: the world's own starts
+    data: tuple[Path, ...] = ()  # datasets in whose training episodes dreams begin anywhere; none: the world's starts
     starts: int = 1024  # how many moments of it
     mixture: Mixture = EVENLY  # which moments, how often
     dreams: DreamsConfig = field(default_factory=DreamsConfig)
+    danger_from: Path | None = None  # run in which `neural-env train danger` learned what is dangerous
     runtime: Runtime = "xla"  # by what dreams are stepped; by OpenVINO on a CPU they run faster
-    total_steps: int = 100_000  # of all dreams together; the learning rate falls over them
+    total_steps: int = 100_000  # of all dreams together; the learning rate falls over them; not read with `plan`
+    plan: int = 0  # imitate planning that dreams every action for so many steps from every start; 0: PPO
+    temper: float = 2.0  # of what is imitated: the outlook, in reward, that makes an action e times as likely
+    epochs: int = 40  # of imitation over the starts
     preset: str | None = None  # the network and how it learns; None: latent, or dream for frames
     gamma: float | None = None  # discount a step; None: the preset's
     seed: int = 0  # of the network, its actions and the dreams
@@ -87,14 +96,29 @@ class DreamAgentRun:
         self.named_preset()
         if self.runtime not in get_args(Runtime):
             raise ValueError(f"runtime must be one of {get_args(Runtime)}, got {self.runtime!r}")
-        if self.data is None and self.mixture != EVENLY:
+        if not self.data and self.mixture != EVENLY:
             cure = "give --data, or leave the mixture uniform"
             raise ValueError(f"a mixture says at which moments of a dataset dreams begin, and there is none: {cure}")
+        if bool(self.dreams.danger) != bool(self.danger_from):
+            given = f"danger is {self.dreams.danger:g}, danger_from {self.danger_from}"
+            raise ValueError(f"a price on danger needs a run that learned what it is, and only that: {given}")
+        if self.plan and not (self.danger_from and self.dreams.observe == "latent"):
+            given = f"danger_from is {self.danger_from}, observe {self.dreams.observe!r}"
+            raise ValueError(f"planning needs danger_from, for what comes after it, and an agent of latents: {given}")
+        if self.temper <= 0:
+            raise ValueError(f"temper is in units of reward above 0, got {self.temper:g}")
         if self.runtime == "openvino" and self.dreams.disagreement:
             raise ValueError("a price on disagreement is XLA's work: choose the runtime xla, or leave it 0")
         if self.gamma is not None and not 0 <= self.gamma < 1:
             raise ValueError(f"gamma is a discount in [0, 1), got {self.gamma}: 0.9 looks ten steps ahead")
-        for name, least in (("total_steps", 1), ("starts", 1), ("snapshots", 1), ("validation_games", 0)):
+        for name, least in (
+            ("total_steps", 1),
+            ("starts", 1),
+            ("snapshots", 1),
+            ("validation_games", 0),
+            ("plan", 0),
+            ("epochs", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -115,7 +139,7 @@ class RunState(NamedTuple):
 
 
 def train_dream_agent(run: DreamAgentRun) -> None:
-    """Trains and leaves the agent in `run.out / "policy"`.
+    """Trains, by PPO or in imitation of planning, and leaves the agent in `run.out / "policy"`.
 
     Raises:
         ImportError: rlax isn't installed, or OpenVINO, which the run asks for.
@@ -130,17 +154,50 @@ def train_dream_agent(run: DreamAgentRun) -> None:
     world = checkpoints.load(run.checkpoint)
     run.dreams.check(world.game)
     run = replace(run, dreams=run.dreams.suited(world.world))
-    _claim(run, world)
+    danger = None if run.danger_from is None else load_danger(run.danger_from, world)
+    _claim(run, world, danger)
+    if danger is not None and run.plan:
+        return _imitate(run, world, danger)
     with closing(StateStore(run.out / "state")) as store:
-        _Training(run, world, store).go_on()
+        _Training(run, world, danger, store).go_on()
 
 
-def _claim(run: DreamAgentRun, world: Checkpoint) -> None:
+def _imitate(run: DreamAgentRun, world: Checkpoint, danger: Danger) -> None:
+    """Plan at every start and learn from it; what is planned already isn't dreamed again."""
+    if (run.out / "policy" / "config.json").is_file():
+        Console().print(f"dream agent: finished, see {run.out}", soft_wrap=True)
+        return
+    places, agent = _places(run, world), agent_of(run, world)
+    if run.init_from is not None:
+        agent = replace(agent, policy=_learned(run.init_from, agent))
+    shaping = Shaping(danger, run.dreams.danger, run.named_preset().ppo.gamma)
+    dream = Dream(run.checkpoint, decodes=False, runtime=run.runtime, streams=usable_cores())
+    planner = Planner(dream, run.dreams, run.dreams.dials(world.world), shaping, run.plan)
+    began = time.monotonic()
+    lesson = lesson_of(agent.policy, places, planned(planner, places, run.seed, run.out / "outlooks"))
+    steps = lesson.outlooks.size * run.plan
+    with Metrics(run.out) as metrics:
+        _keep(run, replace(agent, provenance=_provenance(run, world, 0, 0, 0.0)), metrics)
+
+        def tell(epoch: int, scalars: dict[str, float]) -> None:
+            metrics.write(epoch, "train", scalars)
+
+        policy = imitate(agent.policy, lesson, run.temper, run.epochs, run.seed, tell)
+        minutes = (time.monotonic() - began) / 60
+        agent = replace(agent, policy=policy, provenance=_provenance(run, world, run.epochs, steps, minutes))
+        _keep(run, agent, metrics)
+    save_agent(agent, run.out / "policy")
+    Console().print(f"dream agent: {steps} steps dreamed, {minutes:.1f} minutes, see {run.out}", soft_wrap=True)
+
+
+def _claim(run: DreamAgentRun, world: Checkpoint, danger: Danger | None) -> None:
     """Write down what is trained here, or refuse to go on with something else."""
     free = ("out", "max_minutes", "checkpoint_minutes", "checkpoint")
     settings = {name: value for name, value in asdict(run).items() if name not in free}
-    settings |= {name: str(settings[name]) for name in ("data", "init_from") if settings[name] is not None}
+    settings["data"] = [str(folder) for folder in run.data]
+    settings["init_from"] = None if run.init_from is None else str(run.init_from)
     settings["world"] = fingerprint(all_arrays(world.world))  # wherever it lies
+    settings["danger_from"] = None if danger is None else fingerprint(all_arrays(danger))
     claim(run.out, json.loads(json.dumps(settings)))
 
 
@@ -172,23 +229,21 @@ def agent_of(run: DreamAgentRun, world: Checkpoint) -> Agent:
 class _Training:
     """One run of the program, from where the last one stopped."""
 
-    def __init__(self, run: DreamAgentRun, world: Checkpoint, store: StateStore) -> None:
+    def __init__(self, run: DreamAgentRun, world: Checkpoint, danger: Danger | None, store: StateStore) -> None:
         self.run = run
         self.ppo = run.named_preset().ppo
         self.updates = -(-run.total_steps // self.ppo.transitions)
         self._agent = agent_of(run, world)
         self._store = store
         self._world = world
+        self._shaping = None if danger is None else Shaping(danger, run.dreams.danger, self.ppo.gamma)
         self._update = make_update(self._agent.policy, self.ppo, self.updates)
         self._kept = {round(i * self.updates / run.snapshots) for i in range(run.snapshots + 1)}
 
     def go_on(self) -> None:
         """Dream and learn until the steps or the minutes are used up."""
         arrays = jax.tree.map(jnp.asarray, self._world.world)
-        run = self.run
-        starts = contexts(self._world, run.data, run.starts, run.mixture, run.seed, run.out / "starts.safetensors")
-        states = DreamState(jnp.asarray(starts.latents), jnp.asarray(starts.actions))
-        places = core.bind(lambda world: beginnings(world, states, self.run.dreams), arrays)()
+        run, places = self.run, _places(self.run, self._world)
         fresh = self._fresh(places)
         state = self._store.restore(fresh) or fresh
         roll = self._on_host() if run.runtime == "openvino" else core.bind(self._roll, arrays)
@@ -218,7 +273,7 @@ class _Training:
         return RunState(zero, initial_state(policy, self.ppo), dreams, begin(policy, seen), np.zeros((), np.float32))
 
     def _roll(self, world: Any, places: Any, params: Any, dreams: Dreams, memory: Memory, key: Any) -> Any:
-        step = step_fn(world, places, self._world.game, self.run.dreams)
+        step = step_fn(world, places, self._world.game, self.run.dreams, self._shaping)
         player = replaced(self._agent.policy, params)
         return rollout_in_dream(step, player, dreams, memory, key, self.ppo.n_steps)
 
@@ -226,7 +281,7 @@ class _Training:
         run, decodes = self.run, self.run.dreams.observe == "rgb"
         dream = Dream(run.checkpoint, decodes, runtime=run.runtime, streams=min(self.ppo.games, usable_cores()))
         dials = run.dreams.dials(self._world.world)
-        return HostRollout(dream, run.dreams, dials, self._agent.policy, self.ppo.n_steps)
+        return HostRollout(dream, run.dreams, dials, self._agent.policy, self.ppo.n_steps, self._shaping)
 
     def _one(self, state: RunState, roll: Any, places: Any) -> tuple[RunState, dict[str, float]]:
         """One roll-out and one update."""
@@ -259,35 +314,13 @@ class _Training:
 
     def _keep(self, state: RunState, metrics: Metrics) -> None:
         """The agent of this update, if it is one that is kept, and its score in the real game."""
-        step = int(state.step)
-        folder = self.run.out / "versions" / str(step)
-        if step not in self._kept or (folder / "score.json").exists():
-            return
-        agent = self._now(state)
-        save_agent(agent, folder)
-        score: dict[str, Any] = {
-            "updates": step,
-            "steps": step * self.ppo.transitions,
-            "minutes": float(state.seconds) / 60,
-        }
-        if self.run.validation_games:
-            score["returns"] = real_returns(agent, self.run.validation_games, self.run.max_episode_steps)
-            metrics.write(step * self.ppo.transitions, "real", {"return": float(np.mean(score["returns"]))})
-        temporary = folder / "score.tmp"
-        temporary.write_text(json.dumps(score) + "\n")
-        temporary.replace(folder / "score.json")
+        if int(state.step) in self._kept:
+            _keep(self.run, self._now(state), metrics)
 
     def _now(self, state: RunState) -> Agent:
-        provenance = {
-            **json.loads((self.run.out / "run.json").read_text()),
-            "scenario": self._world.game.scenario,
-            "ppo": asdict(self.ppo),
-            "updates": int(state.step),
-            "steps": int(state.step) * self.ppo.transitions,
-            "minutes": float(state.seconds) / 60,
-            "skill": None,  # a return in the dream says nothing of the game
-            "code_version": __version__,
-        }
+        step = int(state.step)
+        done, minutes = step * self.ppo.transitions, float(state.seconds) / 60
+        provenance = {**_provenance(self.run, self._world, step, done, minutes), "ppo": asdict(self.ppo)}
         return replace(self._agent, policy=replaced(self._agent.policy, state.agent.params), provenance=provenance)
 
     def _leave(self, state: RunState) -> None:
@@ -298,6 +331,43 @@ class _Training:
             f"{float(state.seconds) / 60:.1f} minutes of training, see {self.run.out}",
             soft_wrap=True,
         )
+
+
+def _places(run: DreamAgentRun, world: Checkpoint) -> Beginnings:
+    """Where the run's dreams begin."""
+    starts = contexts(world, run.data, run.starts, run.mixture, run.seed, run.out / "starts.safetensors")
+    states = DreamState(jnp.asarray(starts.latents), jnp.asarray(starts.actions))
+    arrays = jax.tree.map(jnp.asarray, world.world)
+    places: Beginnings = core.bind(lambda world: beginnings(world, states, run.dreams), arrays)()
+    return places
+
+
+def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int, minutes: float) -> dict[str, Any]:
+    return {
+        **json.loads((run.out / "run.json").read_text()),
+        "scenario": world.game.scenario,
+        "updates": updates,
+        "steps": steps,
+        "minutes": minutes,
+        "skill": None,  # a return in the dream says nothing of the game
+        "code_version": __version__,
+    }
+
+
+def _keep(run: DreamAgentRun, agent: Agent, metrics: Metrics) -> None:
+    """The agent as it is, and its score in the real game; what is kept already isn't measured again."""
+    cost = {name: agent.provenance[name] for name in ("updates", "steps", "minutes")}
+    folder = run.out / "versions" / str(cost["updates"])
+    if (folder / "score.json").exists():
+        return
+    save_agent(agent, folder)
+    score: dict[str, Any] = dict(cost)
+    if run.validation_games:
+        score["returns"] = real_returns(agent, run.validation_games, run.max_episode_steps)
+        metrics.write(cost["steps"], "real", {"return": float(np.mean(score["returns"]))})
+    temporary = folder / "score.tmp"
+    temporary.write_text(json.dumps(score) + "\n")
+    temporary.replace(folder / "score.json")
 
 
 def _learned(folder: Path, like: Agent) -> ActorCritic:

@@ -126,7 +126,7 @@ def encoded(corpus: Corpus, split: Split, autoencoder: Autoencoder, cache: Path)
     shards = list(corpus.shards(split))
     if not shards:
         raise ValueError(f"{corpus.name} has no {split} episodes: collect some")
-    name = _fingerprint(autoencoder)
+    name = encoder_fingerprint(autoencoder)
     files = [cache / f"{shard.sha256[:16]}-{name}.safetensors" for _, shard in shards]
     missing = [i for i, file in enumerate(files) if not _is_whole(file)]
     for i in track(missing, description=f"encode {split}") if missing else ():
@@ -160,7 +160,7 @@ def _fill(frames: np.ndarray, rows: np.ndarray, episodes: Iterable[Episode]) -> 
         offset = end
 
 
-def _fingerprint(autoencoder: Autoencoder) -> str:
+def encoder_fingerprint(autoencoder: Autoencoder) -> str:
     """Of what encodes; whatever decodes the latents, they stay the same."""
     encoder = {k: v for k, v in all_arrays(autoencoder).items() if not k.startswith("decoder.")}
     return fingerprint(encoder)[:16]

@@ -19,10 +19,11 @@ from neural_env.data.mixture import EVENLY, Mixture
 from neural_env.data.shards import write_whole
 from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
+from neural_env.training.danger import DangerStage, danger_of
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.distill import DistillConfig, DistillStage
-from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
+from neural_env.training.latents import LatentData, Weigh, Windows, encoded, encoder_fingerprint, frames_at, weighed
 from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measured
 from neural_env.training.presets import label_of, model_of
@@ -116,6 +117,13 @@ class OutcomeRun(FreshRun):
     """Train reward, termination and variables, on the latents of the run's auto-encoder."""
 
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=3_000, batch=64, learning_rate=5e-4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DangerRun(TrainConfig):
+    """Learn how soon the player is hurt, on the latents of the run's auto-encoder: for agents that dream."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2_500, batch=64, learning_rate=1e-3))
 
 
 def train_autoencoder(run: AutoencoderRun) -> None:
@@ -230,6 +238,20 @@ def train_outcome(run: OutcomeRun) -> None:
         Console().print(f"there is no reliability.png: {error}")
     made = {"calibration": calibration and calibration._asdict()}
     _hand_over(stage, module, run, state, corpus, **made, **parents, **_origin(run))
+
+
+def train_danger(run: DangerRun) -> None:
+    """How soon the player is hurt: no part of a world, but of what its agents are paid."""
+    corpus = _corpus(run)
+    names = corpus.game.variable_names
+    if "health" not in names:
+        raise ValueError(f"danger is read off the variable health; {corpus.name} has {names}: collect it with health")
+    world = _with_autoencoder(run, corpus)
+    parents = _begun_from(run.out / DangerStage.name, autoencoder=world.autoencoder)
+    training, validation = _windows(run, corpus, world, pictures_only=False)
+    stage = DangerStage(training, validation, names.index("health"), run.loop.seed)
+    module, state = _run(stage, danger_of(world, run.loop.seed), run)
+    _hand_over(stage, module, run, state, corpus, encoder=encoder_fingerprint(world.autoencoder), **parents)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ def test_the_recorded_command_asks_for_the_same_again(tmp_path):
     config = StudyConfig(
         out=tmp_path / "with a space",
         dreams=DreamsConfig(temperature=1.15, horizon=6, termination="threshold"),
-        data=Path("data/a game"),
+        data=(Path("data/a game"), Path("data/b")),
         mixture=Mixture(uniform=0.5, events=0.5, kinds=("damage", "death"), lead=8),
         real_runs=(Path("out/one"), Path("out/two runs")),
         gamma=0.9,

@@ -30,7 +30,7 @@ def played(world, data):
 
 
 def drawn(world, data, cache, mixture, count=40):
-    return contexts(world, data, count, mixture, 0, cache / "starts.safetensors")
+    return contexts(world, (data,), count, mixture, 0, cache / "starts.safetensors")
 
 
 def place(played, latents, actions):

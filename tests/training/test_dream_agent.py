@@ -17,6 +17,8 @@ from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.mixture import Mixture
 from neural_env.envs.real_doom import RealDoom
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
+from neural_env.training.loop import LoopConfig
+from neural_env.training.run import AutoencoderRun, DangerRun, train_autoencoder, train_danger
 
 STEPS = 16  # of one update of the tiny preset
 UPDATES = 8
@@ -116,7 +118,7 @@ def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(t
     data = tmp_path / "data"
     collect(CollectConfig(out=data, scenario="take_cover", episodes=2, first_seed=2))
     deadly = {"mixture": Mixture(events=1.0, kinds=("death",), reach=1, lead=3), "max_minutes": 0.0}
-    changes = {"data": data, "starts": 32, "init_from": trained.out}
+    changes = {"data": (data,), "starts": 32, "init_from": trained.out}
     run = tiny(tmp_path / "run", mortal_world_folder, **changes, **deadly)
     train_dream_agent(run)
     starts = load_file(run.out / "starts.safetensors")
@@ -150,6 +152,58 @@ def test_settings_that_make_no_sense_are_refused(tmp_path):
         tiny(tmp_path, "take_cover", preset="huge")
     with pytest.raises(ValueError, match="total_steps must be at least 1"):
         tiny(tmp_path, "take_cover", total_steps=0)
+
+
+@pytest.fixture(scope="module")
+def danger(tmp_path_factory, mortal_world_folder):
+    """Run and data of a training of what is dangerous in the mortal world's latents."""
+    folder = tmp_path_factory.mktemp("danger")
+    collect(CollectConfig(out=folder / "data", scenario="take_cover", episodes=12))
+    shared = {"data": (folder / "data",), "out": folder / "run", "preset": "tiny"}
+    train_autoencoder(AutoencoderRun(**shared, init_from=str(mortal_world_folder), loop=LoopConfig(steps=0)))
+    train_danger(DangerRun(**shared, loop=LoopConfig(steps=2, batch=8)))
+    return shared
+
+
+@pytest.mark.parametrize("runtime", ["xla", "openvino"])
+def test_getting_out_of_harms_way_is_paid_for(runtime, danger, mortal_world_folder, tmp_path, monkeypatch):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+        monkeypatch.setenv("NEURAL_ENV_CACHE", str(tmp_path / "programs"))
+    plain, shaped = tmp_path / "plain", tmp_path / "shaped"
+    short = {"runtime": runtime, "total_steps": STEPS, "validation_games": 0}
+    train_dream_agent(tiny(plain, mortal_world_folder, **short))
+    train_dream_agent(tiny(shaped, mortal_world_folder, **short, dreams={"danger": 50.0}, danger_from=danger["out"]))
+    rewards = [metrics(out)[0]["reward"] for out in (plain, shaped)]
+    assert rewards[0] != rewards[1]
+    with pytest.raises(ValueError, match="holds a run with dreams"):
+        train_dream_agent(tiny(shaped, mortal_world_folder, **short))
+
+
+def test_an_agent_can_imitate_planning(danger, mortal_world_folder, tmp_path, capsys):
+    settings = {"dreams": {"danger": 50.0}, "danger_from": danger["out"], "data": danger["data"], "starts": 40}
+    run = tiny(tmp_path / "run", mortal_world_folder, plan=2, epochs=3, **settings)
+    train_dream_agent(run)
+    agent = read_agent(run.out)
+    assert agent.provenance["steps"] == 40 * 3 * 2 and agent.provenance["plan"] == 2
+    scores = [json.loads((run.out / "versions" / str(n) / "score.json").read_text()) for n in (0, 3)]
+    assert [score["steps"] for score in scores] == [0, 240] and all(len(score["returns"]) == 1 for score in scores)
+    assert [line["split"] for line in metrics(run.out)] == ["real", "train", "train", "train", "real"]
+    weights = (run.out / "policy" / "weights.safetensors").read_bytes()
+    train_dream_agent(run)
+    assert (
+        "finished" in capsys.readouterr().out and (run.out / "policy" / "weights.safetensors").read_bytes() == weights
+    )
+    assert load_agent(run.out).act(np.zeros((120, 160, 3), np.uint8), np.zeros(1)) in (0, 1, 2)
+
+
+def test_planning_and_prices_without_what_they_need_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="a price on danger needs a run that learned what it is"):
+        tiny(tmp_path, "take_cover", dreams={"danger": 50.0})
+    with pytest.raises(ValueError, match="a price on danger needs a run that learned what it is"):
+        tiny(tmp_path, "take_cover", danger_from=tmp_path)
+    with pytest.raises(ValueError, match="planning needs danger_from, for what comes after it"):
+        tiny(tmp_path, "take_cover", plan=3)
 
 
 @pytest.mark.slow
