@@ -94,4 +94,5 @@ def command_of(config: EvaluatePlanningConfig) -> str:
 
 def _flat(config: EvaluatePlanningConfig) -> Scores:
     values = asdict(config)
-    return {**values, **values.pop("dreams")}
+    dreams = values.pop("dreams")
+    return {**values, **dreams}

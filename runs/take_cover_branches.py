@@ -1,0 +1,138 @@
+"""Which way to dodge: what the real game says, by trying, and what the dream says, by how many steps it is followed.
+
+A few steps before random players were hurt, the real game is gone on with in each direction for 8 steps, several times
+over at random from there on: how soon harm comes is the truth. Then each direction is dreamed, and the danger that is
+read off after so many steps is compared with it, beside the danger read off the real game's frames. Validation seeds.
+
+    .venv/bin/python runs/take_cover_branches.py runs/danger/take_cover
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import neural_env
+from neural_env.data.policies import StickyRandom
+from neural_env.envs.real_doom import RealDoom
+from neural_env.evaluation.world import seeds_of
+from neural_env.training.danger import load_danger
+from neural_env.training.latents import encode_frames
+from neural_env.world.danger import DISCOUNT
+from neural_env.world.model import WorldModel
+
+MOMENTS, HELD, AFTER, TIMES = 120, 8, 8, 4  # steps an action is held, and at random after it, so many times
+LEFT, RIGHT = 1, 2
+
+
+class Game(NamedTuple):
+    """What was shown, the health at each frame, and what was done."""
+
+    frames: list[np.ndarray]
+    health: np.ndarray
+    actions: list[int]
+
+
+def play(env: RealDoom, seed: int, choose: Callable[[int], int], steps: int) -> Game:
+    """A game of that seed; equal choices are equal games."""
+    frame, info = env.reset(seed=seed)
+    frames, health, actions = [frame], [info["health"]], []
+    for step in range(steps):
+        actions.append(choose(step))
+        frame, _, terminated, truncated, info = env.step(actions[-1])
+        frames.append(frame)
+        health.append(0.0 if terminated else info["health"])
+        if terminated or truncated:
+            break
+    return Game(frames, np.array(health), actions)
+
+
+def at_random(seed: list[int]) -> Callable[[int], int]:
+    """Keeps its last action every second time."""
+    policy = StickyRandom(3, 0.5)
+    policy.reset(np.random.default_rng(seed))
+    return lambda step: policy.act(np.empty(0), np.empty(0))
+
+
+def branched(env: RealDoom, seed: int, past: list[int], action: int, after: Callable[[int], int], steps: int) -> Game:
+    """The game of that past, gone on with."""
+    scripted = [*past, *[action] * HELD]
+    return play(env, seed, lambda step: scripted[step] if step < len(scripted) else after(step), len(past) + steps)
+
+
+def moments(env: RealDoom) -> list[tuple[int, list[int]]]:
+    """Seed and past of moments 3 to 11 steps before a random player is hurt, one a game."""
+    rng = np.random.default_rng(5)
+    found: list[tuple[int, list[int]]] = []
+    for seed in seeds_of("validation", 10 * MOMENTS):
+        game = play(env, seed, at_random([seed]), 150)
+        starts = np.flatnonzero(np.diff(game.health) < 0) - rng.integers(3, 12)
+        if (starts >= 4).any() and len(found) < MOMENTS:
+            found.append((seed, game.actions[: starts[starts >= 4][0]]))
+    return found
+
+
+def harm(env: RealDoom, seed: int, past: list[int], action: int) -> float:
+    """DISCOUNT^k, `k` the steps until harm in the real game, on average."""
+    sums = 0.0
+    for time in range(TIMES):
+        game = branched(env, seed, past, action, at_random([seed, action, time]), HELD + AFTER)
+        hurt = np.flatnonzero(np.diff(game.health[len(past) :]) < 0)
+        sums += DISCOUNT ** hurt[0] if len(hurt) else 0.0
+    return sums / TIMES
+
+
+def shown(env: RealDoom, world: WorldModel, seed: int, past: list[int], action: int) -> np.ndarray:
+    """Latents [n + HELD, h, w, c] of the context and of the real frames that follow; the last one stays."""
+    frames = branched(env, seed, past, action, lambda step: 0, HELD).frames
+    frames += [frames[-1]] * (len(past) + HELD + 1 - len(frames))
+    return encode_frames(world.autoencoder, np.stack(frames[len(past) + 1 - world.context :]))
+
+
+@jax.jit
+def imagined(world: WorldModel, key: jax.Array, context: jax.Array, actions: jax.Array) -> jax.Array:
+    """The next latents."""
+    return world.imagine(key, context, actions, num_steps=world.num_steps)
+
+
+def main(run: str) -> None:
+    """Prints the table."""
+    checkpoint = neural_env.load("take_cover")
+    world, danger = checkpoint.world, jax.jit(load_danger(Path(run), checkpoint).__call__)
+    env = RealDoom("take_cover")
+    places = moments(env)
+    truth = np.array([harm(env, *place, LEFT) - harm(env, *place, RIGHT) for place in places])
+    matters = np.abs(truth) > 0.2
+    real = {a: np.stack([shown(env, world, *place, a) for place in places]) for a in (LEFT, RIGHT)}
+    n = world.context
+    read: dict[str, dict[int, Any]] = {"dream": {}, "game": {}}
+    for action in (LEFT, RIGHT):
+        context = jnp.asarray(real[action][:, :n], jnp.float32)
+        past = jnp.asarray([past[1 - n :] for _, past in places], jnp.int32)
+        for step in range(1, HELD + 1):
+            actions = jnp.concatenate([past, jnp.full((len(past), 1), action)], axis=1)
+            parts = [slice(i, i + 20) for i in range(0, len(past), 20)]
+            latent = jnp.concatenate([imagined(world, jax.random.key(step), context[p], actions[p]) for p in parts])
+            context, past = jnp.concatenate([context[:, 1:], latent[:, None]], axis=1), actions[:, 1:]
+            for name, seen in (("dream", context), ("game", real[action][:, step : step + n])):
+                found = np.asarray(danger(jnp.asarray(seen, jnp.float32), past))
+                read[name][step] = read[name].get(step, 0.0) + (found if action == LEFT else -found)
+    print(
+        f"{len(places)} moments; where it matters, {matters.sum()}: the safer side is told, and correlation with truth"
+    )
+    for step in range(1, HELD + 1):
+        cells = []
+        for name in ("dream", "game"):
+            told = (np.sign(read[name][step]) == np.sign(truth))[matters].mean()
+            cells.append(f"{name} {told:.0%} {np.corrcoef(read[name][step], truth)[0, 1]:.2f}")
+        print(f"after {step} steps: {'   '.join(cells)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
