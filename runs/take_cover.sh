@@ -66,3 +66,6 @@ $verb bundle $all $runs $agent_more --run $again --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --policies sticky_random runs/agents/take_cover \
     --out $again/report --write
 $verb evaluate card --report $again/report
+
+# For its agents and for planning in it: how soon the player is hurt. A copy lies in runs/danger/take_cover.
+$verb train danger $all $runs $agent_more --out $again --seed 13 # 5 minutes
