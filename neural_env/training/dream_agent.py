@@ -86,7 +86,7 @@ class DreamAgentRun:
     gamma: float | None = None  # discount a step; None: the preset's
     seed: int = 0  # of the network, its actions and the dreams
     init_from: Path | None = None  # an agent to begin with, instead of one that knows nothing
-    max_minutes: float | None = None  # stop after so long, leaving a usable agent; run again to go on
+    max_minutes: float | None = None  # of PPO: stop after so long, leaving a usable agent; run again to go on
     checkpoint_minutes: float = 3.0  # save this often
     snapshots: int = 10  # agents kept on the way, and scored in the real game
     validation_games: int = 20  # real games for each, of validation seeds; 0: none
@@ -173,17 +173,18 @@ def _imitate(run: DreamAgentRun, world: Checkpoint, danger: Danger) -> None:
     shaping = Shaping(danger, run.dreams.danger, run.named_preset().ppo.gamma)
     dream = Dream(run.checkpoint, decodes=False, runtime=run.runtime, streams=usable_cores())
     planner = Planner(dream, run.dreams, run.dreams.dials(world.world), shaping, run.plan)
-    began = time.monotonic()
-    lesson = lesson_of(agent.policy, places, planned(planner, places, run.seed, run.out / "outlooks"))
+    outlooks, seconds = planned(planner, places, run.seed, run.out / "outlooks")
+    lesson = lesson_of(agent.policy, places, outlooks)
     steps = lesson.outlooks.size * run.plan
     with Metrics(run.out) as metrics:
         _keep(run, replace(agent, provenance=_provenance(run, world, 0, 0, 0.0)), metrics)
+        began = time.monotonic()
 
         def tell(epoch: int, scalars: dict[str, float]) -> None:
             metrics.write(epoch, "train", scalars)
 
         policy = imitate(agent.policy, lesson, run.temper, run.epochs, run.seed, tell)
-        minutes = (time.monotonic() - began) / 60
+        minutes = (seconds + time.monotonic() - began) / 60
         agent = replace(agent, policy=policy, provenance=_provenance(run, world, run.epochs, steps, minutes))
         _keep(run, agent, metrics)
     save_agent(agent, run.out / "policy")

@@ -9,6 +9,7 @@ The value's head learns nothing: who plays has no use for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,33 +45,35 @@ class Lesson(NamedTuple):
     outlooks: Float[Array, "m a"]
 
 
-def planned(planner: Planner, places: Beginnings, seed: int, folder: Path) -> np.ndarray:
-    """`Planner.outlooks` of all moments `[m, a]`; what `folder` holds already isn't dreamed again."""
+def planned(planner: Planner, places: Beginnings, seed: int, folder: Path) -> tuple[np.ndarray, float]:
+    """`Planner.outlooks` of all moments `[m, a]`, and the seconds that they took; what is in `folder` isn't redone."""
     folder.mkdir(parents=True, exist_ok=True)
     count, found = len(places.variables), []
     for part in track(range(-(-count // _TOGETHER)), "planning", disable=_whole(folder, count)):
-        path = folder / f"{part}.safetensors"
-        if (outlooks := _read(path)) is None:
+        path, began = folder / f"{part}.safetensors", time.monotonic()
+        if (columns := _read(path)) is None:
             rows = np.arange(part * _TOGETHER, min((part + 1) * _TOGETHER, count))
             some: Beginnings = jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], places)
             outlooks = planner.outlooks(some, jax.random.fold_in(jax.random.key(seed), part))
+            columns = {"outlooks": outlooks, "seconds": np.array([time.monotonic() - began], np.float32)}
             temporary = path.with_suffix(".tmp")
-            save_file({"outlooks": outlooks}, temporary)
+            save_file(columns, temporary)
             publish(temporary, path)
-        found.append(outlooks)
-    return np.concatenate(found)
+        found.append(columns)
+    seconds = sum(float(columns["seconds"][0]) for columns in found)
+    return np.concatenate([columns["outlooks"] for columns in found]), seconds
 
 
 def _whole(folder: Path, count: int) -> bool:
     return all((folder / f"{part}.safetensors").is_file() for part in range(-(-count // _TOGETHER)))
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _read(path: Path) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
-        return load_file(path)["outlooks"]
-    except (SafetensorError, KeyError):  # cut short: it is dreamed again
+        return load_file(path)
+    except SafetensorError:  # cut short: it is dreamed again
         path.unlink()
         return None
 

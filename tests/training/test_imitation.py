@@ -46,10 +46,11 @@ class Recorded:
 
 def test_what_is_planned_already_is_not_dreamed_again(places, outlooks, tmp_path):
     planner = Recorded(outlooks)
-    first = planned(planner, places, 0, tmp_path)
+    first, seconds = planned(planner, places, 0, tmp_path)
     assert first.shape == (600, 3) and planner.asked == 3  # 256 at a time
     (tmp_path / "1.safetensors").write_bytes(b"cut short")
-    again = planned(planner, places, 0, tmp_path)
+    again, in_all = planned(planner, places, 0, tmp_path)
+    assert seconds > 0 and in_all > 0
     np.testing.assert_array_equal(first, again)
     assert planner.asked == 4
 
