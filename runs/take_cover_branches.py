@@ -12,13 +12,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import neural_env
+from neural_env.data.episode import Episode
+from neural_env.data.play import play
 from neural_env.data.policies import StickyRandom
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
@@ -31,26 +33,28 @@ MOMENTS, HELD, AFTER, TIMES = 120, 8, 8, 4  # steps an action is held, and at ra
 LEFT, RIGHT = 1, 2
 
 
-class Game(NamedTuple):
-    """What was shown, the health at each frame, and what was done."""
+class Scripted:
+    """A player that is told what to do at each step; its randomness is the script's own."""
 
-    frames: list[np.ndarray]
-    health: np.ndarray
-    actions: list[int]
+    name, version, skill, sees = "scripted", 0, None, ()
+
+    def __init__(self, script: Callable[[int], int]) -> None:
+        self._script, self._step = script, 0
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Nothing: it plays one game."""
+
+    def act(self, frame: np.ndarray, variables: np.ndarray) -> int:
+        """The script's next action."""
+        self._step += 1
+        return self._script(self._step - 1)
 
 
-def play(env: RealDoom, seed: int, choose: Callable[[int], int], steps: int) -> Game:
-    """A game of that seed; equal choices are equal games."""
-    frame, info = env.reset(seed=seed)
-    frames, health, actions = [frame], [info["health"]], []
-    for step in range(steps):
-        actions.append(choose(step))
-        frame, _, terminated, truncated, info = env.step(actions[-1])
-        frames.append(frame)
-        health.append(0.0 if terminated else info["health"])
-        if terminated or truncated:
-            break
-    return Game(frames, np.array(health), actions)
+def hurt_at(episode: Episode) -> np.ndarray:
+    """The steps in which health was lost, or the life."""
+    lost = np.diff(episode.variables[:, 0]) < 0
+    lost[-1] |= episode.terminated
+    return np.flatnonzero(lost)
 
 
 def at_random(seed: list[int]) -> Callable[[int], int]:
@@ -60,10 +64,13 @@ def at_random(seed: list[int]) -> Callable[[int], int]:
     return lambda step: policy.act(np.empty(0), np.empty(0))
 
 
-def branched(env: RealDoom, seed: int, past: list[int], action: int, after: Callable[[int], int], steps: int) -> Game:
-    """The game of that past, gone on with."""
-    scripted = [*past, *[action] * HELD]
-    return play(env, seed, lambda step: scripted[step] if step < len(scripted) else after(step), len(past) + steps)
+def branched(
+    env: RealDoom, seed: int, past: list[int], action: int, after: Callable[[int], int], steps: int
+) -> Episode:
+    """The game of that past, gone on with; equal choices are equal games."""
+    given = [*past, *[action] * HELD]
+    player = Scripted(lambda step: given[step] if step < len(given) else after(step))
+    return play(env, player, seed=seed, max_steps=len(past) + steps)
 
 
 def moments(env: RealDoom) -> list[tuple[int, list[int]]]:
@@ -71,10 +78,10 @@ def moments(env: RealDoom) -> list[tuple[int, list[int]]]:
     rng = np.random.default_rng(5)
     found: list[tuple[int, list[int]]] = []
     for seed in seeds_of("validation", 10 * MOMENTS):
-        game = play(env, seed, at_random([seed]), 150)
-        starts = np.flatnonzero(np.diff(game.health) < 0) - rng.integers(3, 12)
+        game = play(env, Scripted(at_random([seed])), seed=seed, max_steps=150)
+        starts = hurt_at(game) - rng.integers(3, 12)
         if (starts >= 4).any() and len(found) < MOMENTS:
-            found.append((seed, game.actions[: starts[starts >= 4][0]]))
+            found.append((seed, game.actions[: starts[starts >= 4][0]].tolist()))
     return found
 
 
@@ -83,14 +90,15 @@ def harm(env: RealDoom, seed: int, past: list[int], action: int) -> float:
     sums = 0.0
     for time in range(TIMES):
         game = branched(env, seed, past, action, at_random([seed, action, time]), HELD + AFTER)
-        hurt = np.flatnonzero(np.diff(game.health[len(past) :]) < 0)
-        sums += DISCOUNT ** hurt[0] if len(hurt) else 0.0
+        hurt = hurt_at(game)
+        soon = hurt[hurt >= len(past)] - len(past)
+        sums += DISCOUNT ** soon[0] if len(soon) else 0.0
     return sums / TIMES
 
 
 def shown(env: RealDoom, world: WorldModel, seed: int, past: list[int], action: int) -> np.ndarray:
     """Latents [n + HELD, h, w, c] of the context and of the real frames that follow; the last one stays."""
-    frames = branched(env, seed, past, action, lambda step: 0, HELD).frames
+    frames = list(branched(env, seed, past, action, lambda step: 0, HELD).frames)
     frames += [frames[-1]] * (len(past) + HELD + 1 - len(frames))
     return encode_frames(world.autoencoder, np.stack(frames[len(past) + 1 - world.context :]))
 

@@ -40,8 +40,8 @@ class Planner:
     def __init__(self, dream: Dream, config: DreamsConfig, dials: Dials, shaping: Shaping, ahead: int):
         if ahead < 1:
             raise ValueError(f"a plan looks at least 1 step ahead, got {ahead}")
-        self.ahead = ahead
-        self._dream, self._config, self._shaping = dream, config, shaping
+        self.dream, self.ahead = dream, ahead
+        self._config, self._shaping = config, shaping
         self._dials = replace(dials, termination="never")
         self._actions = len(dream.game.action_names)
         self._paid, self._left = jax.jit(self._paid_for), jax.jit(shaping.potential)
@@ -56,7 +56,7 @@ class Planner:
         for key_step in jax.random.split(key, self.ahead):
             # Every action of a moment is dreamed with the same noise: they differ by what they do, not by luck.
             keys = self._for_each_action(jax.random.key_data(jax.random.split(key_step, count)))
-            stepped = step_rows(self._dream, states, held, keys, self._dials)
+            stepped = step_rows(self.dream, states, held, keys, self._dials)
             total += weight * np.asarray(self._paid(stepped, variables))
             weight *= self._shaping.gamma * (1.0 - np.asarray(stepped.info.termination_probability))
             states, variables = stepped.state, np.asarray(stepped.info.variables)
@@ -67,7 +67,7 @@ class Planner:
         return np.repeat(np.asarray(rows), self._actions, axis=0)
 
     def _paid_for(self, stepped: Step, before: Float[Array, "n v"]) -> Float[Array, " n"]:
-        return reward_of(self._dream.game, self._config, stepped, before, jnp.zeros(len(before)))
+        return reward_of(self.dream.game, self._config, stepped, before, jnp.zeros(len(before)))
 
 
 class PlanningPolicy:
@@ -75,15 +75,14 @@ class PlanningPolicy:
 
     Arguments:
         planner: what it dreams with.
-        dream: the same planner's.
     """
 
     version = 0
     skill = None
     sees: tuple[Sense, ...] = ("screen", "variables")
 
-    def __init__(self, planner: Planner, dream: Dream) -> None:
-        self._planner, self._dream = planner, dream
+    def __init__(self, planner: Planner) -> None:
+        self._planner, self._dream = planner, planner.dream
         self._encode = jax.jit(WorldModel.encode)
         self._latents: list[np.ndarray] = []
         self._actions: list[int] = []

@@ -82,8 +82,7 @@ def planning_policy(config: EvaluatePlanningConfig) -> PlanningPolicy:
     config.dreams.check(world.game)
     shaping = Shaping(load_danger(config.danger_from, world), config.dreams.danger, config.gamma)
     dream = Dream(config.checkpoint, decodes=False, runtime=config.runtime, streams=usable_cores())
-    planner = Planner(dream, config.dreams, config.dreams.dials(world.world), shaping, config.ahead)
-    return PlanningPolicy(planner, dream)
+    return PlanningPolicy(Planner(dream, config.dreams, config.dreams.dials(world.world), shaping, config.ahead))
 
 
 def command_of(config: EvaluatePlanningConfig) -> str:

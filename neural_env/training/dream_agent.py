@@ -366,9 +366,7 @@ def _keep(run: DreamAgentRun, agent: Agent, metrics: Metrics) -> None:
     if run.validation_games:
         score["returns"] = real_returns(agent, run.validation_games, run.max_episode_steps)
         metrics.write(cost["steps"], "real", {"return": float(np.mean(score["returns"]))})
-    temporary = folder / "score.tmp"
-    temporary.write_text(json.dumps(score) + "\n")
-    temporary.replace(folder / "score.json")
+    write_whole(folder / "score.json", (json.dumps(score) + "\n").encode())
 
 
 def _learned(folder: Path, like: Agent) -> ActorCritic:

@@ -88,8 +88,8 @@ class Preferring:
 
     ahead = 3
 
-    def __init__(self):
-        self.seen = []
+    def __init__(self, dream):
+        self.dream, self.seen = dream, []
 
     def outlooks(self, places, key):
         self.seen.append(places)
@@ -97,8 +97,8 @@ class Preferring:
 
 
 def test_a_planning_player_looks_at_the_last_frames_and_its_own_actions(tiny_world_folder, loaded):
-    planner, dream = Preferring(), Dream(str(tiny_world_folder), decodes=False)
-    policy = PlanningPolicy(planner, dream)
+    planner = Preferring(Dream(str(tiny_world_folder), decodes=False))
+    policy = PlanningPolicy(planner)
     frames = np.random.default_rng(0).integers(0, 256, (6, 120, 160, 3)).astype(np.uint8)
     latents = np.asarray(loaded.world.encode(jnp.asarray(frames)))
     for _ in range(2):  # the second episode knows nothing of the first
