@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from neural_env.arrays import Frames, Latent
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, to_patches, to_pixels
@@ -23,6 +23,11 @@ _RANGE = 6.0  # deviations of a latent that a code spans, either way: a step of 
 def codes(latent: Latent) -> UInt8[Array, "*b h w c"]:
     """Latents `[*b, h, w, c]`, of mean 0 and deviation 1, as [0, 255] uint8; 6 deviations and more are the same."""
     return jnp.clip(jnp.round((latent / _RANGE + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def latents(codes: UInt8[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+    """What `codes` were made of, to half a step."""
+    return (codes.astype(jnp.float32) / 127.5 - 1.0) * _RANGE
 
 
 class Eyes(nnx.Module):

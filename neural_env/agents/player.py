@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from neural_env.agents.eyes import Eyes, blind
+from neural_env.agents.foreseer import Foreseer
 from neural_env.agents.policy import ActorCritic, Memory, PolicyConfig, act, act_greedily, begin, observe
 from neural_env.arrays import Frame
 from neural_env.checkpoint import CheckpointError, from_json, load_module, save_module
@@ -89,7 +90,8 @@ def new_policy(
 ) -> ActorCritic:
     """An untrained network for that game, which looks at screens or through eyes of these sizes."""
     shape = game.resolution if eyes is None else eyes.grid(game.resolution)
-    return ActorCritic(config, len(game.action_names), shape, rngs=nnx.Rngs(seed))
+    network = Foreseer if config.foresight else ActorCritic
+    return network(config, len(game.action_names), shape, rngs=nnx.Rngs(seed))
 
 
 def _folder(folder: Path | str) -> Path:

@@ -41,11 +41,15 @@ class PolicyConfig:
     action_features: int = 64  # of the past actions
     hidden: tuple[int, ...] = (512,)  # hidden layers of each head
     automap: bool = False  # whether it sees the in-game map beside the screen
+    foresight: bool = False  # of a world's latents: instead of convolutions, the network that foretells danger
 
     def __post_init__(self) -> None:
         for name, least in (("picture_channels", 1), ("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.foresight and (self.shrink, self.automap, self.past_actions) != (1, False, self.stack - 1):
+            given = f"shrink {self.shrink}, automap {self.automap}, {self.past_actions} actions, {self.stack} frames"
+            raise ValueError(f"foresight sees whole latents and the actions between them, got {given}")
 
     @property
     def sees(self) -> tuple[Sense, ...]:
@@ -127,13 +131,21 @@ class ActorCritic(nnx.Module):
                 ]
             )
             seen += config.action_features
-        self.actor = _head(seen, config.hidden, num_actions, 0.01, rngs)
-        self.critic = _head(seen, config.hidden, 1, 1.0, rngs)
+        self._add_heads(seen, rngs)
+
+    def _add_heads(self, seen: int, rngs: nnx.Rngs) -> None:
+        self.actor = _head(seen, self.config.hidden, self.num_actions, 0.01, rngs)
+        self.critic = _head(seen, self.config.hidden, 1, 1.0, rngs)
 
     def __call__(
         self, frames: UInt8[Array, "s b h w c"], past_actions: Int32[Array, "b k"]
     ) -> tuple[Float[Array, "b a"], Float[Array, " b"]]:
         """Logits of the actions, and values in units of scaled reward."""
+        x = self.features(frames, past_actions)
+        return _through(self.actor, x), _through(self.critic, x)[:, 0]
+
+    def features(self, frames: UInt8[Array, "s b h w c"], past_actions: Int32[Array, "b k"]) -> Float[Array, "b f"]:
+        """What both heads look at."""
         screens, maps = jnp.split(frames, [self.config.picture_channels], axis=-1)
         x = _looked_at(screens, self.convolutions, self.picture)
         if self.config.automap:
@@ -144,7 +156,7 @@ class ActorCritic(nnx.Module):
             for layer in self.past:
                 past = jax.nn.relu(layer(past))
             x = jnp.concatenate([x, past], axis=-1)
-        return _through(self.actor, x), _through(self.critic, x)[:, 0]
+        return x
 
     def view(self, frames: Frames) -> Views:
         """Screens `[..., H, W, 3]` as the network takes them, `[..., H, W, 6]` with their maps.

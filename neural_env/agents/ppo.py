@@ -125,6 +125,10 @@ PRESETS: dict[str, Preset] = {
         ),
         _DREAMED,
     ),
+    "foresight": Preset(  # latents of dreams, seen as danger is; for imitation of planning
+        PolicyConfig(picture_channels=16, stack=4, past_actions=3, hidden=(), foresight=True),
+        _DREAMED,
+    ),
     "tiny": Preset(  # for tests
         PolicyConfig(
             shrink=8, stack=2, past_actions=2, convolutions=((4, 3, 2),), features=16, action_features=4, hidden=()

@@ -67,7 +67,7 @@ class TransferConfig:
     total_steps: int = 100_000  # dreamed by each agent; not read with `plan`
     plan: int = 0  # imitate planning that dreams every action for so many steps from every start; 0: PPO
     temper: float = 2.0  # of what is imitated: the outlook, in reward, that makes an action e times as likely
-    epochs: int = 40  # of imitation over the starts
+    epochs: int = 8  # of imitation over the starts
     preset: str | None = None  # of the dreaming agents; None: what fits what they see
     gamma: float | None = None  # discount a step of theirs; None: the preset's
     seeds: int = 3  # agents, trained alike with seeds 0, 1, ...

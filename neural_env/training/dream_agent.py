@@ -30,6 +30,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from neural_env import checkpoint as checkpoints
 from neural_env.agents.dreams import Beginnings, Dreams, DreamsConfig, begin_dreams, beginnings, step_fn
 from neural_env.agents.eyes import Eyes
+from neural_env.agents.foreseer import that_knows
 from neural_env.agents.host_dreams import HostRollout
 from neural_env.agents.planning import Planner
 from neural_env.agents.player import Agent, AgentPolicy, new_policy, save_agent
@@ -81,8 +82,8 @@ class DreamAgentRun:
     total_steps: int = 100_000  # of all dreams together; the learning rate falls over them; not read with `plan`
     plan: int = 0  # imitate planning that dreams every action for so many steps from every start; 0: PPO
     temper: float = 2.0  # of what is imitated: the outlook, in reward, that makes an action e times as likely
-    epochs: int = 40  # of imitation over the starts
-    preset: str | None = None  # the network and how it learns; None: latent, or dream for frames
+    epochs: int = 8  # of imitation over the starts
+    preset: str | None = None  # the network and how it learns; None: latent, foresight to imitate, dream for frames
     gamma: float | None = None  # discount a step; None: the preset's
     seed: int = 0  # of the network, its actions and the dreams
     init_from: Path | None = None  # an agent to begin with, instead of one that knows nothing
@@ -124,7 +125,8 @@ class DreamAgentRun:
 
     def named_preset(self) -> Preset:
         """The preset, or the one that fits what is seen; with the run's own discount."""
-        preset = preset_named(self.preset or ("latent" if self.dreams.observe == "latent" else "dream"))
+        fits = "dream" if self.dreams.observe == "rgb" else "foresight" if self.plan else "latent"
+        preset = preset_named(self.preset or fits)
         return preset if self.gamma is None else replace(preset, ppo=replace(preset.ppo, gamma=self.gamma))
 
 
@@ -168,8 +170,8 @@ def _imitate(run: DreamAgentRun, world: Checkpoint, danger: Danger) -> None:
         Console().print(f"dream agent: finished, see {run.out}", soft_wrap=True)
         return
     places, agent = _places(run, world), agent_of(run, world)
-    if run.init_from is not None:
-        agent = replace(agent, policy=_learned(run.init_from, agent))
+    begun = that_knows(agent.policy, danger) if run.init_from is None else _learned(run.init_from, agent)
+    agent = replace(agent, policy=begun)
     shaping = Shaping(danger, run.dreams.danger, run.named_preset().ppo.gamma)
     dream = Dream(run.checkpoint, decodes=False, runtime=run.runtime, streams=usable_cores())
     planner = Planner(dream, run.dreams, run.dreams.dials(world.world), shaping, run.plan)
@@ -223,6 +225,8 @@ def agent_of(run: DreamAgentRun, world: Checkpoint) -> Agent:
         return Agent(new_policy(preset.policy, world.game, run.seed), world.game, provenance)
     sizes = world.model.autoencoder
     config = replace(preset.policy, picture_channels=sizes.channels, shrink=1)
+    if config.foresight:
+        config = replace(config, stack=world.world.context, past_actions=world.world.context - 1)
     policy = new_policy(config, world.game, run.seed, eyes=sizes)
     return Agent(policy, world.game, provenance, Eyes(world.world.autoencoder, sizes))
 
@@ -339,7 +343,7 @@ def _places(run: DreamAgentRun, world: Checkpoint) -> Beginnings:
     starts = contexts(world, run.data, run.starts, run.mixture, run.seed, run.out / "starts.safetensors")
     states = DreamState(jnp.asarray(starts.latents), jnp.asarray(starts.actions))
     arrays = jax.tree.map(jnp.asarray, world.world)
-    places: Beginnings = core.bind(lambda world: beginnings(world, states, run.dreams), arrays)()
+    places: Beginnings = core.bind(lambda world, states: beginnings(world, states, run.dreams), arrays)(states)
     return places
 
 

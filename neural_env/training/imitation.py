@@ -32,7 +32,7 @@ from neural_env.data.shards import publish
 from neural_env.world.parameters import Flat, parameters, replaced
 
 _TOGETHER = 256  # moments planned at a time, and kept in a file of their own
-_HELD_OUT = 8  # one moment in so many says when to stop
+_PARTS, _HELD_OUT = 64, 8  # of the moments, in the order of their games; one part in so many says when to stop
 _BATCH, _RATE, _DECAY = 256, 5e-4, 1e-2
 _NOISE = 10.0  # largest deviation of the noise on codes: half a deviation of the latents
 
@@ -107,7 +107,7 @@ def imitate(
     It becomes the nearest it can to softmax(outlook / temperature), by the divergence that weighs moments by how much
     is at stake there: KL(policy || softmax). `tell` hears of every epoch.
     """
-    held_out = np.arange(len(lesson.outlooks)) % _HELD_OUT == 0
+    held_out = held_out_of(len(lesson.outlooks))
     learned, tested = _rows(lesson, ~held_out), _rows(lesson, held_out)
     updates = epochs * max(1, len(learned.outlooks) // _BATCH)
     transform = optax.adamw(optax.cosine_decay_schedule(_RATE, updates), weight_decay=_DECAY)
@@ -133,6 +133,13 @@ def imitate(
             best, least = params, found
         tell(epoch + 1, {"loss": float(jnp.stack(losses).mean()), "regret_held_out": found})
     return replaced(policy, best)
+
+
+def held_out_of(count: int) -> np.ndarray:
+    """Which moments nothing is learned from: whole stretches, for neighbours look alike. Bool `[count]`."""
+    part = np.arange(count) * _PARTS // count
+    held_out: np.ndarray = part % _HELD_OUT == 0
+    return held_out
 
 
 def _rows(lesson: Lesson, rows: np.ndarray) -> Lesson:

@@ -35,6 +35,15 @@ class Danger(nnx.Module):
 
     def logits(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n-1"]) -> Float[Array, " b"]:
         """Log-odds of the same: what training fits."""
+        return self.trunk.out(self.features(context, actions))[:, 0]
+
+    @property
+    def width(self) -> int:
+        """Number of its features."""
+        return _SIZES.hidden
+
+    def features(self, context: Float[Array, "b n h w c"], actions: Int32[Array, "b n-1"]) -> Float[Array, "b d"]:
+        """What danger is read off; an action that there is none of, such as `num_actions`, counts as none taken."""
         past = jnp.concatenate(jnp.moveaxis(context, 1, 0), axis=-1)
         one_hot = jax.nn.one_hot(actions, self.num_actions).reshape(len(past), -1)
-        return self.trunk(past, one_hot, jnp.zeros((len(past), 0)))[0]
+        return self.trunk.features(past, one_hot, jnp.zeros((len(past), 0)))

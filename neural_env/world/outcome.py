@@ -257,13 +257,20 @@ class Foresight(nnx.Module):
         self, past: Float[Array, "b h w k"], actions: Float[Array, "b a"], present: Float[Array, "b p"]
     ) -> tuple[Float[Array, " b"], Float[Array, "b o"]]:
         """Termination's log-odds, and logits of the last reward and of the variables after the transition."""
+        x = self.features(past, actions, present)
+        return self.out(x)[:, 0], self.rest(x)
+
+    def features(
+        self, past: Float[Array, "b h w k"], actions: Float[Array, "b a"], present: Float[Array, "b p"]
+    ) -> Float[Array, "b d"]:
+        """What both are read off."""
         x = self.position(self.stem(past))
         for block in self.blocks:
             x = block(x)
         x = nnx.silu(self.down(nnx.silu(x)))
         x = nnx.silu(self.dense(jnp.concatenate([x.reshape(len(x), -1), actions], axis=-1)))
-        x = nnx.silu(self.joint(jnp.concatenate([x, present], axis=-1)))
-        return self.out(x)[:, 0], self.rest(x)
+        hidden: jax.Array = nnx.silu(self.joint(jnp.concatenate([x, present], axis=-1)))
+        return hidden
 
 
 def two_hot(x: Float[Array, "*b"], bins: Float[Array, " k"]) -> Float[Array, "*b k"]:

@@ -197,6 +197,19 @@ def test_an_agent_can_imitate_planning(danger, mortal_world_folder, tmp_path, ca
     assert load_agent(run.out).act(np.zeros((120, 160, 3), np.uint8), np.zeros(1)) in (0, 1, 2)
 
 
+def test_who_imitates_begins_with_what_danger_knows(danger, mortal_world_folder, tmp_path):
+    settings = {"dreams": {"danger": 50.0}, "danger_from": danger["out"], "data": danger["data"], "starts": 40}
+    run = tiny(tmp_path / "run", mortal_world_folder, plan=1, epochs=1, preset=None, validation_games=0, **settings)
+    train_dream_agent(run)
+    policy, known = (
+        read_agent(run.out / "versions" / "0").policy,
+        load_file(danger["out"] / "danger/weights.safetensors"),
+    )
+    assert policy.config.foresight and policy.config.stack == 4
+    np.testing.assert_array_equal(policy.danger.trunk.stem.kernel[...], known["trunk.stem.kernel"])
+    assert load_agent(run.out).act(np.zeros((120, 160, 3), np.uint8), np.zeros(1)) in (0, 1, 2)
+
+
 def test_planning_and_prices_without_what_they_need_are_refused(tmp_path):
     with pytest.raises(ValueError, match="a price on danger needs a run that learned what it is"):
         tiny(tmp_path, "take_cover", dreams={"danger": 50.0})

@@ -9,7 +9,7 @@ from neural_env.agents.dreams import Beginnings
 from neural_env.agents.player import new_policy
 from neural_env.agents.policy import PolicyConfig
 from neural_env.envs.core import DreamState
-from neural_env.training.imitation import Lesson, imitate, lesson_of, planned
+from neural_env.training.imitation import Lesson, held_out_of, imitate, lesson_of, planned
 
 SMALL = PolicyConfig(
     picture_channels=4, stack=2, past_actions=2, convolutions=((8, 3, 2),), features=16, action_features=4, hidden=()
@@ -66,15 +66,15 @@ def test_the_agent_learns_to_choose_what_promises_most(places, outlooks, game):
 
 def test_it_is_left_as_it_regretted_least(places, outlooks, game):
     """What is held out contradicts the rest, so learning makes it worse there."""
-    contrary = outlooks.copy()
-    contrary[::8] *= -1
+    contrary, held_out = outlooks.copy(), held_out_of(len(outlooks))
+    contrary[held_out] *= -1
     policy = new_policy(SMALL, game, eyes=EYES)
     lesson, told = lesson_of(policy, places, contrary), []
     learned = imitate(policy, lesson, 2.0, 40, 0, lambda epoch, scalars: told.append(scalars["regret_held_out"]))
     assert told[-1] > min(told)
-    logits, _ = learned(lesson.frames[:, ::8], lesson.past_actions[::8])
+    logits, _ = learned(lesson.frames[:, held_out], lesson.past_actions[held_out])
     chosen = np.asarray(jax.nn.softmax(logits))
-    regret = (contrary[::8].max(axis=1) - (chosen * contrary[::8]).sum(axis=1)).mean()
+    regret = (contrary[held_out].max(axis=1) - (chosen * contrary[held_out]).sum(axis=1)).mean()
     assert regret == pytest.approx(min(told), rel=1e-3)
 
 
