@@ -23,26 +23,56 @@ from neural_env.data.shards import write_whole
 from neural_env.envs.real_doom import RealDoom
 from neural_env.evaluation.world import seeds_of
 
+Scores = dict[str, Any]
+
 _RESAMPLES = 10_000  # of the bootstrap
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateAgentConfig:
+class RealGames:
+    """Which games of held-out seeds are played, and where their scores go. Raises `ValueError`."""
+
+    episodes: int = 100  # of as many seeds
+    split: Split = "test"  # whose seeds are played; tune on validation, report on test
+    first_seed: int = 0  # the first seeds of the split from here on
+    max_episode_steps: int = 525  # an episode is cut off after so many steps
+    json: Path | None = None  # file for the scores
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+
+    def scores(self, env: RealDoom, name: str, policy: Policy, actions: str, command: str) -> Scores:
+        """Of the policy, and of either random player on the same seeds; `actions` says how the policy chose them."""
+        seeds = seeds_of(self.split, self.episodes, self.first_seed)
+        return {
+            "scenario": env.game.scenario,
+            "split": self.split,
+            "seeds": [seeds[0], seeds[-1]],
+            "episodes": self.episodes,
+            "actions": actions,
+            "max_episode_tics": self.max_episode_steps * env.game.frame_skip,
+            "command": command,
+            "players": _beside_random(env, name, policy, seeds, self.max_episode_steps),
+        }
+
+    def tell(self, scores: Scores) -> None:
+        """Print the scores and, if asked, keep them: whole or not at all."""
+        Console().print(table(scores))
+        if self.json is not None:
+            self.json.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.json, (json.dumps(scores, indent=2) + "\n").encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateAgentConfig(RealGames):
     """Score an agent in the real game on held-out seeds, beside uniform and sticky random players."""
 
     agent: Path  # folder made by `neural-env train agent`, or one of its versions
     scenario: str | None = None  # what to play; what the agent was trained on by default
     iwad: str | None = None  # path of a game to play it in; what the agent was trained in by default
-    episodes: int = 100  # of as many seeds
-    split: Split = "test"  # whose seeds are played; tune on validation, report on test
-    first_seed: int = 0  # the first seeds of the split from here on
     greedy: bool = False  # take the likeliest action; by default actions are drawn, as in training
-    max_episode_steps: int = 525  # an episode is cut off after so many steps
-    json: Path | None = None  # file for the scores
     plot: Path | None = None  # PNG for the learning curve of the training run
-
-
-Scores = dict[str, Any]
 
 
 def evaluate_agent(config: EvaluateAgentConfig) -> Scores:
@@ -56,22 +86,12 @@ def evaluate_agent(config: EvaluateAgentConfig) -> Scores:
     if config.plot is not None:
         plot_learning(config.agent / "metrics.jsonl", config.plot, title=f"{agent.game.scenario}: PPO in the real game")
     scores = measure(config, agent)
-    Console().print(table(scores))
-    if config.json is not None:
-        write_scores(scores, config.json)
+    config.tell(scores)
     return scores
-
-
-def write_scores(scores: Scores, path: Path) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(scores, indent=2) + "\n").encode())
 
 
 def _make(config: EvaluateAgentConfig, agent: Agent) -> RealDoom:
     """The game to play; starts no engine."""
-    if config.episodes < 1:
-        raise ValueError(f"episodes must be at least 1, got {config.episodes}")
     trained = agent.provenance
     scenario = config.scenario or str(trained.get("scenario", agent.game.scenario))
     iwad, automap = config.iwad or trained.get("iwad"), agent.policy.config.automap
@@ -86,27 +106,13 @@ def _make(config: EvaluateAgentConfig, agent: Agent) -> RealDoom:
 
 def measure(config: EvaluateAgentConfig, agent: Agent) -> Scores:
     """The scores of the agent and of both random players, on equal seeds."""
+    actions = "greedy" if config.greedy else "sampled"
     with closing(_make(config, agent)) as env:
-        return _measured(config, agent, env)
+        scores = config.scores(env, "agent", AgentPolicy(agent, greedy=config.greedy), actions, command_of(config))
+    return {**scores, "agent": agent.provenance}
 
 
-def _measured(config: EvaluateAgentConfig, agent: Agent, env: RealDoom) -> Scores:
-    seeds = seeds_of(config.split, config.episodes, config.first_seed)
-    policy = AgentPolicy(agent, greedy=config.greedy)
-    return {
-        "scenario": env.game.scenario,
-        "split": config.split,
-        "seeds": [seeds[0], seeds[-1]],
-        "episodes": config.episodes,
-        "actions": "greedy" if config.greedy else "sampled",
-        "max_episode_tics": config.max_episode_steps * env.game.frame_skip,
-        "command": command_of(config),
-        "agent": agent.provenance,
-        "players": beside_random(env, "agent", policy, seeds, config.max_episode_steps),
-    }
-
-
-def beside_random(env: RealDoom, name: str, policy: Policy, seeds: Sequence[int], max_steps: int) -> Scores:
+def _beside_random(env: RealDoom, name: str, policy: Policy, seeds: Sequence[int], max_steps: int) -> Scores:
     """A row for the policy, and one for either random player on the same seeds."""
     actions = len(env.game.action_names)
     players: dict[str, Policy] = {

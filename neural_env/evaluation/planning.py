@@ -7,24 +7,20 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-
 from neural_env import checkpoint as checkpoints
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.planning import Planner, PlanningPolicy
 from neural_env.agents.shaping import Shaping
 from neural_env.command import command_line
-from neural_env.data.episode import Split
 from neural_env.envs.dream import Dream
 from neural_env.envs.real_doom import RealDoom
-from neural_env.evaluation.agent import Scores, beside_random, table, write_scores
-from neural_env.evaluation.world import seeds_of
+from neural_env.evaluation.agent import RealGames, Scores
 from neural_env.runtime import usable_cores
 from neural_env.training.danger import load_danger
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatePlanningConfig:
+class EvaluatePlanningConfig(RealGames):
     """Plan every move of real games in a dream, and score that on held-out seeds. Raises `ValueError`."""
 
     checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
@@ -33,16 +29,11 @@ class EvaluatePlanningConfig:
     gamma: float = 0.95  # discount a step of what they pay
     dreams: DreamsConfig = field(default_factory=lambda: DreamsConfig(damage=1.0, danger=50.0))  # and what they pay
     runtime: str = "auto"  # by what dreams are stepped: auto, xla or openvino
-    episodes: int = 100  # of as many seeds
-    split: Split = "test"  # whose seeds are played; tune on validation, report on test
-    first_seed: int = 0  # the first seeds of the split from here on
-    max_episode_steps: int = 525  # an episode is cut off after so many steps
-    json: Path | None = None  # file for the scores
 
     def __post_init__(self) -> None:
-        for name in ("ahead", "episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
+        if self.ahead < 1:
+            raise ValueError(f"ahead must be at least 1, got {self.ahead}")
         if not 0 <= self.gamma < 1:
             raise ValueError(f"gamma is a discount in [0, 1), got {self.gamma}")
 
@@ -54,25 +45,13 @@ def evaluate_planning(config: EvaluatePlanningConfig) -> Scores:
         CheckpointError: an unusable world.
         ValueError: the run knows no danger, or that of other latents than the world's.
     """
-    began, seeds = time.monotonic(), seeds_of(config.split, config.episodes, config.first_seed)
-    policy = planning_policy(config)
+    began, policy = time.monotonic(), planning_policy(config)
     game = checkpoints.read_game(config.checkpoint)
+    actions = f"planned {config.ahead} steps ahead"
     with closing(RealDoom(game.scenario, game.resolution, game.frame_skip)) as env:
-        players = beside_random(env, "planning", policy, seeds, config.max_episode_steps)
-    scores: Scores = {
-        "scenario": game.scenario,
-        "split": config.split,
-        "seeds": [seeds[0], seeds[-1]],
-        "episodes": config.episodes,
-        "actions": f"planned {config.ahead} steps ahead",
-        "max_episode_tics": config.max_episode_steps * game.frame_skip,
-        "command": command_of(config),
-        "minutes": (time.monotonic() - began) / 60,
-        "players": players,
-    }
-    Console().print(table(scores))
-    if config.json is not None:
-        write_scores(scores, config.json)
+        scores = config.scores(env, "planning", policy, actions, command_of(config))
+    scores["minutes"] = (time.monotonic() - began) / 60
+    config.tell(scores)
     return scores
 
 
