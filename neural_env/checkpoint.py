@@ -30,13 +30,15 @@ from neural_env.world.parameters import all_arrays, parameters, replaced
 
 FORMAT = "neural_env.world/1"
 _WEIGHTS, _STARTS = "weights.safetensors", "starts.safetensors"
+FILES = (_CONFIG, _WEIGHTS, _STARTS)
+HUB = "hf://"  # how the address of a world on the Hugging Face Hub begins
 T = TypeVar("T")
 
 
 class CheckpointError(ValueError):
     """A checkpoint can't be used; the message says which file and why."""
 
-    def __init__(self, path: Path, why: str):
+    def __init__(self, path: Path | str, why: str):
         super().__init__(f"{path}: {why}")
         self.path = path
 
@@ -67,11 +69,16 @@ def bundled_names() -> list[str]:
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The folder of a bundled world's name, or of a path.
+    """The folder of a bundled world's name, of a path, or of a world on the Hugging Face Hub (`neural_env.hub`).
 
     Raises:
-        CheckpointError: neither a bundled world nor a folder with a config.json.
+        CheckpointError: neither a bundled world nor a folder with a config.json, or the Hub doesn't give it.
+        ImportError: the Hub is asked for and huggingface_hub isn't installed.
     """
+    if str(name_or_path).startswith(HUB):
+        from neural_env.hub import fetched  # which raises this file's errors
+
+        return fetched(str(name_or_path))
     for folder in (bundled.BUNDLED / str(name_or_path), Path(name_or_path)):
         if (folder / _CONFIG).is_file():
             return folder

@@ -40,6 +40,7 @@ from neural_env.evaluation.planning import EvaluatePlanningConfig, evaluate_plan
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.evaluation.transfer_study import StudyConfig, study
 from neural_env.evaluation.truth import TruthConfig, evaluate_truth
+from neural_env.hub import ReleaseConfig, release
 from neural_env.tpu import CompilerFailed, TpuReportConfig, tpu_report
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
@@ -167,6 +168,11 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     bundle(config)
 
 
+def release_(config: Annotated[ReleaseConfig, tyro.conf.arg(name="")]) -> None:
+    """Make a folder of a world that can be uploaded to the Hugging Face Hub."""
+    release(config)
+
+
 def evaluate_(config: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
     """Score a world against the real game, or an agent in it, on test seeds."""
     match config:
@@ -222,6 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         "data": data,
         "train": train,
         "bundle": bundle_,
+        "release": release_,
         "evaluate": evaluate_,
         "world": world_,
         "ablate": ablate_,

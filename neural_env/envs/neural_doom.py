@@ -37,7 +37,8 @@ class NeuralDoom(Dialled, DoomEnv, EzPickle):
 
     Arguments:
         scenario: a scenario with a bundled world; ignored if `checkpoint` is given and None is not.
-        checkpoint: name of a bundled world, or a folder written by `neural-env bundle`. Default: the scenario's.
+        checkpoint: name of a bundled world, a folder written by `neural-env bundle`, or `hf://owner/name` of one on
+            the Hugging Face Hub. Default: the scenario's.
         num_steps: denoising steps a frame, at least 1; more are slower. None: as many as suit the world, which for
             most is 1. A distilled world takes no more.
         context_noise: level in [0, 0.7] at which the past is corrupted before the model sees it.
