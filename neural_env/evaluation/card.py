@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class CardConfig:
     """Write a world's card from its report."""
 
     report: Path = Path("report")  # folder made by `neural-env evaluate world`
+    played: tuple[Path, ...] = ()  # who learned or plans in it: files of `neural-env evaluate agent | planning --json`
     out: Path = Path("docs/worlds")  # folder of the cards; this one is called like its scenario
 
 
@@ -40,9 +41,11 @@ def card(config: CardConfig) -> Path:
     """Writes the card with its pictures; its path.
 
     Raises:
-        ValueError: the folder holds no report of this version, or one without pictures and films.
+        ValueError: the folder holds no report of this version, or one without pictures and films; or the scores are of
+            another game.
     """
     report = read_report(config.report)
+    played = [_read_played(path, report["scenario"]) for path in config.played]
     shown = [*(f"{picture}.png" for picture in _PICTURES), _FILM]
     if missing := [name for name in shown if not (config.report / name).is_file()]:
         cure = "make the report where Matplotlib and PyAV are installed"
@@ -54,7 +57,7 @@ def card(config: CardConfig) -> Path:
         shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
     as_webp(config.report / _FILM, pictures / "film.webp")
     path = config.out / f"{name}.md"
-    write_whole(path, card_of(report, name).encode())
+    write_whole(path, card_of(report, name, played).encode())
     Console().print(f"written: {path}", soft_wrap=True)
     return path
 
@@ -70,11 +73,24 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def card_of(report: Mapping[str, Any], pictures: str) -> str:
-    """The card, in Markdown: a function of the report alone; its pictures lie in the folder `pictures` beside it."""
+def _read_played(path: Path, scenario: str) -> dict[str, Any]:
+    try:
+        scores: dict[str, Any] = json.loads(path.read_text())
+        found = scores["scenario"], scores["players"], scores["command"]
+    except (OSError, ValueError, KeyError) as error:
+        cure = "give a file that `neural-env evaluate agent` or `planning` wrote with --json"
+        raise ValueError(f"{path} holds no scores of players in the real game ({error!r}): {cure}") from error
+    if found[0] != scenario:
+        raise ValueError(f"{path} is of {found[0]!r}, the report of {scenario!r}: give scores of the same game")
+    return scores
+
+
+def card_of(report: Mapping[str, Any], pictures: str, played: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The card, in Markdown, of report and scores alone; its pictures lie in the folder `pictures` beside it."""
     parts = [
         _head(report, pictures),
         _bars(report),
+        *([_transfer(played)] if played else []),
         _data(report),
         _training(report),
         _scores(report),
@@ -117,6 +133,31 @@ def _bars(report: Mapping[str, Any]) -> str:
 
 def _strong(verdict: str) -> str:
     return f"**{verdict}**" if verdict != "met" else verdict
+
+
+def _transfer(played: Sequence[Mapping[str, Any]]) -> str:
+    players = {
+        row["policy"] if name in ("agent", "planning") else name: row
+        for scores in played
+        for name, row in scores["players"].items()  # the random ones are the same in every file
+    }
+    best_first = sorted(players.items(), key=lambda player: -player[1]["mean_return"])
+    games = ", ".join(dict.fromkeys(f"{scores['episodes']} games of {scores['split']} seeds" for scores in played))
+    return "\n".join(
+        [
+            f"## Transfer\n\nWho learned in this dream or plans in it, in the real game, {games}:\n",
+            "| | return | 95 % of the mean |\n|---|---|---|",
+            *(_player(name, row) for name, row in best_first),
+            "\n```",
+            *(scores["command"] for scores in played),
+            "```",
+        ]
+    )
+
+
+def _player(name: str, row: Mapping[str, Any]) -> str:
+    low, high = row["confidence_95"]
+    return f"| {name} | {row['mean_return']:.1f} +- {row['deviation']:.1f} | {low:.1f} to {high:.1f} |"
 
 
 def _data(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from neural_env.evaluation import stability
 from neural_env.evaluation.bars import bars_of
 from neural_env.evaluation.bootstrap import exact
-from neural_env.evaluation.card import CardConfig, _data, card
+from neural_env.evaluation.card import CardConfig, _data, _read_played, _transfer, card
 from neural_env.evaluation.compare import differences, require_same_game
 from neural_env.evaluation.controllability import inverse_rows, swap_rows
 from neural_env.evaluation.rows import Row
@@ -179,6 +179,38 @@ def test_a_card_tells_of_all_the_data_of_its_world():
     lines = _data(report).splitlines()
     assert "| frames | 100 train, 10 test |" in lines and "| players | luck; ppo |" in lines
     assert [line for line in lines if "sha256" in line] == [f"| manifest, sha256 | `{name}` |" for name in ("aa", "bb")]
+
+
+def scores_of(name, mean, scenario="take_cover"):
+    """What `evaluate agent` writes, as far as a card reads it."""
+
+    def row(policy, mean):
+        return {"policy": policy, "mean_return": mean, "deviation": 5.0, "confidence_95": [mean - 1, mean + 1]}
+
+    players = {"agent": row(name, mean), "uniform random": row("sticky_random(repeat=0.0)", 289.0)}
+    command = f"neural-env evaluate agent --agent {name}"
+    return {"scenario": scenario, "episodes": 100, "split": "test", "command": command, "players": players}
+
+
+def test_a_card_tells_what_those_who_learned_in_the_dream_got_in_the_game():
+    lines = _transfer([scores_of("novice", 300.0), scores_of("master", 900.0)]).splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "return" not in line]
+    assert rows == [
+        "| master | 900.0 +- 5.0 | 899.0 to 901.0 |",
+        "| novice | 300.0 +- 5.0 | 299.0 to 301.0 |",
+        "| uniform random | 289.0 +- 5.0 | 288.0 to 290.0 |",
+    ]
+    assert "neural-env evaluate agent --agent master" in lines and "100 games of test seeds:" in lines[2]
+
+
+def test_scores_of_another_game_or_of_none_are_refused_by_a_card(tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(scores_of("novice", 300.0, "basic")))
+    with pytest.raises(ValueError, match="is of 'basic', the report of 'take_cover'"):
+        _read_played(path, "take_cover")
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="wrote with --json"):
+        _read_played(path, "take_cover")
 
 
 class Sources(HTMLParser):
