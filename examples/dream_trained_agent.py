@@ -1,7 +1,7 @@
 """An agent that learned in a dream plays ViZDoom's own Gymnasium environment, `VizdoomTakeCover-v1`, as it is.
 
-neural-env train dream-agent --checkpoint take_cover --out out/dream_agent
-python examples/dream_trained_agent.py --agent out/dream_agent
+python examples/dream_trained_agent.py                          # the agent that comes with the repository
+python examples/dream_trained_agent.py --agent out/dream_agent  # one of your own, by neural-env train dream-agent
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 import vizdoom.gymnasium_wrapper  # noqa: F401  # registers the environments
 
 from neural_env.agents.player import Agent, AgentPolicy, read_agent
-from neural_env.checkpoint import load
-from neural_env.training.dream_agent import DreamAgentRun, agent_of
 from neural_env.wrappers import ActionMapping
+
+DREAMED = Path(__file__).parents[1] / "runs/agents/take_cover_dreamed"
 
 
 def main() -> None:
     """Plays some games and prints how long the agent lived."""
     args = arguments()
-    agent = read_agent(args.agent) if args.agent else untrained(args.checkpoint)
+    agent = read_agent(args.agent)
     player = AgentPolicy(agent)
     with tempfile.TemporaryDirectory() as home:
         env = vizdoom_env(agent, home)
@@ -62,16 +62,10 @@ def play(env: gym.Env[Any, Any], player: AgentPolicy, seed: int, limit: int) -> 
     return limit
 
 
-def untrained(checkpoint: str) -> Agent:
-    """An agent that has learned nothing, so that the example runs without one."""
-    return agent_of(DreamAgentRun(out=Path("unused"), checkpoint=checkpoint, preset="latent"), load(checkpoint))
-
-
 def arguments() -> argparse.Namespace:
     """The command line; --smoke is for trying whether it runs at all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agent", help="folder of a dream-trained agent; default: one that has learned nothing")
-    parser.add_argument("--checkpoint", default="take_cover", help="world whose eyes an untrained agent has")
+    parser.add_argument("--agent", type=Path, default=DREAMED, help="folder of a dream-trained agent")
     parser.add_argument("--episodes", type=int, default=10)
     parser.add_argument("--steps", type=int, default=525, help="steps after which a game is cut off")
     parser.add_argument("--smoke", action="store_true", help="one short game")

@@ -65,7 +65,19 @@ $verb train outcome $all $runs $agent_more --out $again --init-from $last/world 
 $verb bundle $all $runs $agent_more --run $again --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --policies sticky_random runs/agents/take_cover \
     --out $again/report --write
-$verb evaluate card --report $again/report
 
 # For its agents and for planning in it: how soon the player is hurt. A copy lies in runs/danger/take_cover.
 $verb train danger $all $runs $agent_more --out $again --seed 13 # 5 minutes
+
+# And an agent that has learned in it alone, by imitation of planning, first at moments of recorded games, then of its
+# own: runs/agents/take_cover_dreamed. It was made with the first 3000 episodes of $runs; of 40960 starts the first 18688.
+planned=out/planned
+own=data/planned_games
+learn="--checkpoint $world --gamma 0.95 --damage 1 --danger-from $again --danger 50 --plan 3 --runtime openvino"
+moments="--uniform 0.5 --events 0.5 --kinds damage death --reach 1 --lead 12"
+$verb train dream-agent $learn $moments --data $agent $runs --starts 18688 --out $planned # 25 minutes
+$verb collect --scenario take_cover --policy $planned --episodes 400 --first-seed 20000 --workers 2 --out $own
+$verb train dream-agent $learn $moments --data $own --starts 12288 --init-from $planned --validation-games 60 \
+    --out out/planned_again # 15 minutes
+$verb evaluate agent --agent out/planned_again --episodes 100 --json $again/dreamed.json
+$verb evaluate card --report $again/report --played $again/dreamed.json
