@@ -4,6 +4,7 @@
 
     neural-env release --checkpoint worlds/mine --licence MIT --out release/mine
     hf upload owner/name release/mine
+    hf repos tag create owner/name v1
 
     gym.make("neural_env:NeuralDoom-v0", checkpoint="hf://owner/name")             # as it is now
     gym.make("neural_env:NeuralDoom-v0", checkpoint="hf://owner/name@revision")    # a tag or a commit: as it was
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -23,10 +23,11 @@ from typing import Any
 
 from rich.console import Console
 
-from neural_env.checkpoint import FILES, HUB, CheckpointError, bundled_names, from_json, read_config, resolve
+from neural_env.checkpoint import FILES, HUB, CheckpointError, bundled_names, from_json, load, resolve
 from neural_env.data.shards import write_whole
 
 MANIFEST = "manifest.json"
+_README = "README.md"
 FORMAT = "neural_env.release/1"
 
 
@@ -67,23 +68,42 @@ def release(config: ReleaseConfig) -> Path:
     """
     if not config.licence.strip():
         raise ValueError("a released world needs a licence, got none: name one, for example --licence MIT")
-    folder = resolve(config.checkpoint)
-    described = read_config(folder)
+    world, folder = load(config.checkpoint), resolve(config.checkpoint)
     config.out.mkdir(parents=True, exist_ok=True)
-    if other := sorted(path.name for path in config.out.iterdir() if path.name not in (*FILES, MANIFEST)):
+    ours = (*FILES, MANIFEST, _README, ".gitattributes")
+    if config.out.resolve() == folder.resolve():
+        raise ValueError(f"{config.out} is the world itself: choose another folder")
+    if other := sorted(path.name for path in config.out.iterdir() if path.name not in ours):
         raise ValueError(f"{config.out} holds {other[0]!r}, which is no part of a world: choose another folder")
     for name in FILES:
-        shutil.copyfile(folder / name, config.out / name)
-    bars = described["scores"].get("bars", [])
+        write_whole(config.out / name, (folder / name).read_bytes())
+    bars = world.scores.get("bars", [])
     scores = {bar["name"]: f"{bar['found']} (asked: {bar['asked']}; {bar['verdict']})" for bar in bars}
     files = {name: _measured(config.out / name) for name in FILES}
-    manifest = Manifest(FORMAT, described["game"]["scenario"], config.licence, files, scores)
+    manifest = Manifest(FORMAT, world.game.scenario, config.licence, files, scores)
+    if not (config.out / _README).exists():
+        write_whole(config.out / _README, _front_page(manifest).encode())
     write_whole(config.out / MANIFEST, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
-    size = sum(file.size for file in files.values())
-    Console().print(
-        f"{config.out}: {size / 1e6:.1f} MB; upload it with: hf upload OWNER/NAME {config.out}", soft_wrap=True
-    )
+    size = sum(file.size for file in files.values()) / 1e6
+    Console().print(f"{config.out}: {size:.1f} MB; next: hf upload OWNER/NAME {config.out}", soft_wrap=True)
     return config.out / MANIFEST
+
+
+def _front_page(manifest: Manifest) -> str:
+    """What the Hub shows, and where it looks for a licence; the author may write more."""
+    scores = "".join(f"| {name} | {found} |\n" for name, found in manifest.scores.items()) or "| none yet | |\n"
+    return f"""---
+license: {manifest.licence.lower()}
+library_name: neural-env
+---
+
+# A dream of `{manifest.scenario}`
+
+A world for [neural_env](https://arxiv.org/abs/2408.14837): `gym.make("neural_env:NeuralDoom-v0", checkpoint="hf://OWNER/NAME")`.
+
+| score | |
+|---|---|
+{scores}"""
 
 
 @cache
@@ -96,28 +116,37 @@ def fetched(address: str) -> Path:
     """
     repository, _, revision = address.removeprefix(HUB).partition("@")
     folder = _downloaded(address, repository, revision or None)
-    _verify(folder, read_manifest(folder))
+    if _differing(folder):  # what a cache holds isn't downloaded again by itself
+        folder = _downloaded(address, repository, revision or None, anew=True)
+    if different := _differing(folder):
+        raise CheckpointError(
+            address, f"{different}, although it was downloaded anew: its author must release it again"
+        )
     return folder
 
 
-def _downloaded(address: str, repository: str, revision: str | None) -> Path:
+def _downloaded(address: str, repository: str, revision: str | None, *, anew: bool = False) -> Path:
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         cure = 'pip install "neural-env[hub]"'
         raise ImportError(f"worlds on the Hugging Face Hub need huggingface_hub: {cure}") from error
+    transport: type[Exception] = HfHubHTTPError.__bases__[
+        0
+    ]  # of whichever HTTP library the client has: proxies, time-outs
+    wanted = [MANIFEST, *FILES]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[MANIFEST, *FILES]))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, force_download=anew))
     except LocalEntryNotFoundError as error:
-        why = "the Hugging Face Hub can't be reached, and the world hasn't been downloaded before"
+        why = f"the Hugging Face Hub can't be reached, and the world isn't here from before ({error})"
         cure = f"connect once, or take a bundled world, which needs no network: {bundled_names()}"
         raise CheckpointError(address, f"{why}; {cure}") from error
     except HFValidationError as error:
         raise CheckpointError(
             address, f"it is no address; write {HUB}owner/name or {HUB}owner/name@revision"
         ) from error
-    except OSError as error:  # all that the Hub answers, or a full disk
+    except (transport, OSError) as error:  # what the Hub answers, what lies between, or a full disk
         raise CheckpointError(address, f"the Hub doesn't give it: {error}") from error
 
 
@@ -142,15 +171,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(path, f"it is no manifest of this version ({error}): release the world again") from error
 
 
-def _verify(folder: Path, manifest: Manifest) -> None:
-    for name, file in manifest.files.items():
+def _differing(folder: Path) -> str | None:
+    """What isn't as the manifest says, if anything."""
+    for name, file in read_manifest(folder).files.items():
         if not (folder / name).is_file():
-            raise CheckpointError(folder / name, "it is missing, though the manifest lists it: download it again")
+            return f"{name} is missing"
         if (found := _measured(folder / name)) != file:
-            why = (
-                f"it has {found.size} bytes and sha256 {found.sha256}, the manifest says {file.size} and {file.sha256}"
-            )
-            raise CheckpointError(folder / name, f"{why}: remove it and download it again")
+            has = f"{name} has {found.size} bytes and sha256 {found.sha256}"
+            return f"{has}, the manifest says {file.size} and {file.sha256}"
+    return None
 
 
 def _measured(path: Path) -> File:

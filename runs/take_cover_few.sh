@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How many real frames does it take? A world, and the danger in it, from nothing but 1,000 games of random play (79,596
-# frames), planning in it, and PPO that learns the real game from as many frames: about two hours on two CPU cores.
-# docs/transfer.md has what came of it. Every line goes on where it was if it is interrupted and run again.
+# How many real frames does it take? A world, and the danger in it, from nothing but 1,000 games of random play: 79,596
+# frames, of which 63,285 are for training and 8,579 for validation. Beside planning in it, PPO that learns the real game
+# from as many as all of them. About an hour and a half on two CPU cores; docs/transfer.md has what came of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

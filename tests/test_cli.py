@@ -14,7 +14,7 @@ def ended(capsys, *arguments):
 def test_help_names_every_verb(capsys):
     code, out, _ = ended(capsys, "--help")
     assert code == 0
-    verbs = ("collect", "train", "bundle", "evaluate", "demo", "bench", "tpu-report")
+    verbs = ("collect", "train", "bundle", "release", "evaluate", "demo", "bench", "tpu-report")
     assert all(verb in out for verb in ("neural-env", *verbs))
 
 
@@ -22,7 +22,7 @@ VERBS = [
     *("train rollout", "train distill", "train sampler", "train decoder", "train dream-agent"),
     *("collect", "data", "data fetch", "data import", "train", "train denoiser", "train agent", "bundle"),
     *("evaluate world", "evaluate compare", "evaluate card", "evaluate agent", "evaluate truth", "transfer"),
-    *("world", "ablate", "demo", "bench", "tpu-report"),
+    *("evaluate planning", "release", "world", "ablate", "demo", "bench", "tpu-report"),
 ]
 
 

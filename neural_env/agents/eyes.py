@@ -25,9 +25,9 @@ def codes(latent: Latent) -> UInt8[Array, "*b h w c"]:
     return jnp.clip(jnp.round((latent / _RANGE + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
-def latents(codes: UInt8[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-    """What `codes` were made of, to half a step."""
-    return (codes.astype(jnp.float32) / 127.5 - 1.0) * _RANGE
+def latents(seen: UInt8[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+    """What `codes` made them of, to half a step."""
+    return (seen.astype(jnp.float32) / 127.5 - 1.0) * _RANGE
 
 
 class Eyes(nnx.Module):

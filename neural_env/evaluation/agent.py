@@ -41,6 +41,8 @@ class RealGames:
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must be at least 0, got {self.first_seed}")
 
     def scores(self, env: RealDoom, name: str, policy: Policy, actions: str, command: str) -> Scores:
         """Of the policy, and of either random player on the same seeds; `actions` says how the policy chose them."""

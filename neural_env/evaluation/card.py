@@ -73,19 +73,32 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def _read_played(path: Path, scenario: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Played:
+    """Players of the real game, by name, with the games they played and the command that lets them play again."""
+
+    games: str
+    players: dict[str, dict[str, Any]]
+    command: str
+
+
+def _read_played(path: Path, scenario: str) -> Played:
+    """The scores of `neural-env evaluate agent` or `planning`; who isn't random is called like the file."""
     try:
         scores: dict[str, Any] = json.loads(path.read_text())
-        found = scores["scenario"], scores["players"], scores["command"]
-    except (OSError, ValueError, KeyError) as error:
+        games = f"{scores['episodes']} games of {scores['split']} seeds {scores['seeds'][0]} to {scores['seeds'][1]}"
+        rows = {path.stem if name in ("agent", "planning") else name: row for name, row in scores["players"].items()}
+        played = Played(f"{games}, {scores['max_episode_tics']} tics at most", rows, scores["command"])
+        found = scores["scenario"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         cure = "give a file that `neural-env evaluate agent` or `planning` wrote with --json"
         raise ValueError(f"{path} holds no scores of players in the real game ({error!r}): {cure}") from error
-    if found[0] != scenario:
-        raise ValueError(f"{path} is of {found[0]!r}, the report of {scenario!r}: give scores of the same game")
-    return scores
+    if found != scenario:
+        raise ValueError(f"{path} is of {found!r}, the report of {scenario!r}: give scores of the same game")
+    return played
 
 
-def card_of(report: Mapping[str, Any], pictures: str, played: Sequence[Mapping[str, Any]] = ()) -> str:
+def card_of(report: Mapping[str, Any], pictures: str, played: Sequence[Played] = ()) -> str:
     """The card, in Markdown, of report and scores alone; its pictures lie in the folder `pictures` beside it."""
     parts = [
         _head(report, pictures),
@@ -135,21 +148,26 @@ def _strong(verdict: str) -> str:
     return f"**{verdict}**" if verdict != "met" else verdict
 
 
-def _transfer(played: Sequence[Mapping[str, Any]]) -> str:
-    players = {
-        row["policy"] if name in ("agent", "planning") else name: row
-        for scores in played
-        for name, row in scores["players"].items()  # the random ones are the same in every file
-    }
+def _transfer(played: Sequence[Played]) -> str:
+    """Raises `ValueError` if not all played the same games, or two are called alike."""
+    games = {each.games for each in played}
+    if len(games) > 1:
+        raise ValueError(
+            f"the players played different games, {'; '.join(sorted(games))}: give scores of the same ones"
+        )
+    players: dict[str, dict[str, Any]] = {}
+    for each in played:
+        if twice := sorted(name for name in players.keys() & each.players if not name.endswith("random")):
+            raise ValueError(f"two files are called {twice[0]}: give each the name that its player is to have")
+        players |= each.players
     best_first = sorted(players.items(), key=lambda player: -player[1]["mean_return"])
-    games = ", ".join(dict.fromkeys(f"{scores['episodes']} games of {scores['split']} seeds" for scores in played))
     return "\n".join(
         [
-            f"## Transfer\n\nWho learned in this dream or plans in it, in the real game, {games}:\n",
+            f"## Transfer\n\nIn the real game, {games.pop()}:\n",
             "| | return | 95 % of the mean |\n|---|---|---|",
             *(_player(name, row) for name, row in best_first),
             "\n```",
-            *(scores["command"] for scores in played),
+            *(each.command for each in played),
             "```",
         ]
     )

@@ -93,6 +93,9 @@ def evaluate(config: EvaluateConfig) -> None:
         CheckpointError: there is no such world, or no such agent.
         ValueError: the episodes are too few or too short.
     """
+    if config.write and config.checkpoint.startswith(checkpoints.HUB):
+        cure = "copy its folder and score that, or leave --write out"
+        raise ValueError(f"{config.checkpoint} is on the Hugging Face Hub, where scores can't be written: {cure}")
     loaded = checkpoints.load(config.checkpoint)
     episodes = config.play(loaded.game)
     found = study(loaded, config.dials(loaded.world), episodes, config.amounts())

@@ -61,7 +61,10 @@ class AgentRun:
     checkpoint_minutes: float = 3.0  # save this often; a killed run loses the episodes since
 
     def __post_init__(self) -> None:
-        preset_named(self.preset)
+        if preset_named(self.preset).policy.foresight:
+            raise ValueError(
+                f"the preset {self.preset} looks at a dream's latents: choose another one for the real game"
+            )
         if self.groups is not None and self.groups < 1:
             raise ValueError(f"groups must be at least 1, got {self.groups}")
         if self.total_steps < 1:

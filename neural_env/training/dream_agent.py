@@ -33,7 +33,7 @@ from neural_env.agents.eyes import Eyes
 from neural_env.agents.foreseer import that_knows
 from neural_env.agents.host_dreams import HostRollout
 from neural_env.agents.planning import Planner
-from neural_env.agents.player import Agent, AgentPolicy, new_policy, save_agent
+from neural_env.agents.player import Agent, AgentPolicy, new_policy, read_agent, save_agent
 from neural_env.agents.policy import ActorCritic, Memory, begin
 from neural_env.agents.ppo import (
     AgentState,
@@ -106,6 +106,12 @@ class DreamAgentRun:
         if self.plan and not (self.danger_from and self.dreams.observe == "latent"):
             given = f"danger_from is {self.danger_from}, observe {self.dreams.observe!r}"
             raise ValueError(f"planning needs danger_from, for what comes after it, and an agent of latents: {given}")
+        if self.plan and self.starts < 2:
+            raise ValueError(
+                f"imitation learns at some moments and is tested at others: starts is {self.starts}, give 2"
+            )
+        if self.named_preset().policy.foresight and not self.plan:
+            raise ValueError("the preset foresight is for imitation of planning: give --plan, or choose another preset")
         if self.temper <= 0:
             raise ValueError(f"temper is in units of reward above 0, got {self.temper:g}")
         if self.runtime == "openvino" and self.dreams.disagreement:
@@ -348,6 +354,7 @@ def _places(run: DreamAgentRun, world: Checkpoint) -> Beginnings:
 
 
 def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int, minutes: float) -> dict[str, Any]:
+    began_as = None if run.init_from is None else read_agent(run.init_from).provenance
     return {
         **json.loads((run.out / "run.json").read_text()),
         "scenario": world.game.scenario,
@@ -355,6 +362,7 @@ def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int,
         "steps": steps,
         "minutes": minutes,
         "skill": None,  # a return in the dream says nothing of the game
+        "began_as": began_as,
         "code_version": __version__,
     }
 
@@ -375,11 +383,10 @@ def _keep(run: DreamAgentRun, agent: Agent, metrics: Metrics) -> None:
 
 def _learned(folder: Path, like: Agent) -> ActorCritic:
     """The network of the agent in `folder`, if it is one like that."""
-    from neural_env.agents.player import read_agent
-
     found = read_agent(folder)
     if found.policy.config != like.policy.config or found.game != like.game:
-        raise ValueError(f"{folder} holds an agent of another network or game: begin with one of the same settings")
+        cure = "begin with one of the same settings, or give the --preset that it was trained with"
+        raise ValueError(f"{folder} holds an agent of another network or game: {cure}")
     return found.policy
 
 

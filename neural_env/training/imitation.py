@@ -137,7 +137,8 @@ def imitate(
 
 def held_out_of(count: int) -> np.ndarray:
     """Which moments nothing is learned from: whole stretches, for neighbours look alike. Bool `[count]`."""
-    part = np.arange(count) * _PARTS // count
+    parts = min(_PARTS, count)
+    part = np.arange(count) * parts // max(count, 1)
     held_out: np.ndarray = part % _HELD_OUT == 0
     return held_out
 

@@ -147,8 +147,10 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     kept = json.loads((config.out / "report.json").read_text())
     assert kept == json.loads(json.dumps(report)) and len(kept["rows"]) == len(found.rows)
     assert kept["seeds"] == [1, 131] and kept["players"] == {"luck": 6}
-    path = card(CardConfig(report=config.out, out=tmp_path / "worlds"))
+    (tmp_path / "novice.json").write_text(json.dumps(scores_of(300.0)))
+    path = card(CardConfig(report=config.out, out=tmp_path / "worlds", played=(tmp_path / "novice.json",)))
     written = path.read_text()
+    assert "## Transfer" in written and "| novice | 300.0 +- 5.0 |" in written
     assert path.name == "take_cover.md" and "| no collapse | every dream holds | 0 % | **missed** |" in written
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
@@ -181,36 +183,61 @@ def test_a_card_tells_of_all_the_data_of_its_world():
     assert [line for line in lines if "sha256" in line] == [f"| manifest, sha256 | `{name}` |" for name in ("aa", "bb")]
 
 
-def scores_of(name, mean, scenario="take_cover"):
-    """What `evaluate agent` writes, as far as a card reads it."""
+def scores_of(mean, scenario="take_cover", episodes=100):
+    """What `evaluate agent` writes."""
 
     def row(policy, mean):
         return {"policy": policy, "mean_return": mean, "deviation": 5.0, "confidence_95": [mean - 1, mean + 1]}
 
-    players = {"agent": row(name, mean), "uniform random": row("sticky_random(repeat=0.0)", 289.0)}
-    command = f"neural-env evaluate agent --agent {name}"
-    return {"scenario": scenario, "episodes": 100, "split": "test", "command": command, "players": players}
+    return {
+        "scenario": scenario,
+        "episodes": episodes,
+        "split": "test",
+        "seeds": [0, 10 * episodes - 10],
+        "max_episode_tics": 2100,
+        "command": f"neural-env evaluate agent --agent of-{mean:.0f}",
+        "players": {"agent": row("agent(take_cover)", mean), "uniform random": row("sticky_random(repeat=0.0)", 289.0)},
+    }
 
 
-def test_a_card_tells_what_those_who_learned_in_the_dream_got_in_the_game():
-    lines = _transfer([scores_of("novice", 300.0), scores_of("master", 900.0)]).splitlines()
+@pytest.fixture
+def played(tmp_path):
+    """Reads scores as if a player of that name had got them."""
+
+    def played(name, *scores, **settings):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(scores_of(*scores, **settings)))
+        return _read_played(path, "take_cover")
+
+    return played
+
+
+def test_a_card_tells_what_players_got_in_the_game_the_best_first(played):
+    lines = _transfer([played("novice", 300.0), played("master", 900.0)]).splitlines()
     rows = [line for line in lines if line.startswith("| ") and "return" not in line]
     assert rows == [
         "| master | 900.0 +- 5.0 | 899.0 to 901.0 |",
         "| novice | 300.0 +- 5.0 | 299.0 to 301.0 |",
         "| uniform random | 289.0 +- 5.0 | 288.0 to 290.0 |",
     ]
-    assert "neural-env evaluate agent --agent master" in lines and "100 games of test seeds:" in lines[2]
+    assert lines[2] == "In the real game, 100 games of test seeds 0 to 990, 2100 tics at most:"
+    assert lines[-3:] == [f"neural-env evaluate agent --agent of-{mean}" for mean in (300, 900)] + ["```"]
 
 
-def test_scores_of_another_game_or_of_none_are_refused_by_a_card(tmp_path):
-    path = tmp_path / "scores.json"
-    path.write_text(json.dumps(scores_of("novice", 300.0, "basic")))
+def test_players_of_different_games_or_of_one_name_are_refused_by_a_card(played):
+    with pytest.raises(ValueError, match=r"different games, 100 games .*; 50 games"):
+        _transfer([played("novice", 300.0), played("master", 900.0, episodes=50)])
+    with pytest.raises(ValueError, match="two files are called novice"):
+        _transfer([played("novice", 300.0), played("novice", 900.0)])
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no JSON"])
+def test_scores_of_another_game_or_of_none_are_refused_by_a_card(played, tmp_path, content):
     with pytest.raises(ValueError, match="is of 'basic', the report of 'take_cover'"):
-        _read_played(path, "take_cover")
-    path.write_text("{}")
+        played("novice", 300.0, "basic")
+    (tmp_path / "broken.json").write_text(content)
     with pytest.raises(ValueError, match="wrote with --json"):
-        _read_played(path, "take_cover")
+        _read_played(tmp_path / "broken.json", "take_cover")
 
 
 class Sources(HTMLParser):

@@ -64,6 +64,15 @@ def test_the_agent_learns_to_choose_what_promises_most(places, outlooks, game):
     assert len(told) == 150 and min(told) < 1 < 9 < told[0]  # by chance 10
 
 
+@pytest.mark.parametrize("count", [2, 3, 8, 9, 16, 64, 100, 1000, 18_688])
+def test_what_is_held_out_are_whole_stretches_of_an_eighth(count):
+    held_out = held_out_of(count)
+    stretches = 1 + np.count_nonzero(np.diff(held_out.astype(int)) > 0)  # the first moment begins one
+    assert held_out[0] and not held_out.all()
+    assert stretches == -(-min(count, 64) // 8)
+    assert count < 64 or held_out.mean() == pytest.approx(1 / 8, abs=0.04)
+
+
 def test_it_is_left_as_it_regretted_least(places, outlooks, game):
     """What is held out contradicts the rest, so learning makes it worse there."""
     contrary, held_out = outlooks.copy(), held_out_of(len(outlooks))
