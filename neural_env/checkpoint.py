@@ -89,7 +89,7 @@ def resolve(name_or_path: str | Path) -> Path:
 
 
 def load(name_or_path: str | Path) -> Checkpoint:
-    """Loads a world by bundled name ("take_cover") or by folder.
+    """Loads a world by bundled name ("take_cover"), by folder, or from the Hugging Face Hub ("hf://owner/name").
 
     Raises:
         CheckpointError: missing, damaged or foreign files.

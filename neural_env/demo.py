@@ -24,7 +24,7 @@ from neural_env.wrappers import ShadowMode
 class DemoConfig:
     """Run a world beside the real game and print how true it is."""
 
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     out: Path = Path("demo")  # where film and plot go
     steps: int = 200  # shadow steps filmed
     num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world

@@ -54,7 +54,7 @@ class Manifest:
 class ReleaseConfig:
     """Make a folder of a world that can be uploaded to the Hugging Face Hub."""
 
-    checkpoint: str  # bundled world, or a checkpoint folder
+    checkpoint: str  # bundled world, a checkpoint folder, or hf://owner/name
     licence: str  # under which others may use it, for example MIT
     out: Path  # the folder to write
 

@@ -33,7 +33,7 @@ ID = "neural_env:NeuralDoom-v0"
 class BenchConfig:
     """Measure how fast a world is on this machine, beside the real game; two minutes. Raises `ValueError`."""
 
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     num_steps: tuple[int, ...] = (1, 4)  # denoising steps a frame, as far as the world can make them
     sizes: tuple[int, ...] = (1, 4, 16)  # dreams in one vector environment
     seconds: float = 2.0  # that each row is measured for

@@ -54,7 +54,7 @@ class Dream:
     """One world and how it is stepped.
 
     Args:
-        checkpoint: name of a bundled world, or a folder written by `neural-env bundle`.
+        checkpoint: name of a bundled world, a folder written by `neural-env bundle`, or `hf://owner/name`.
         decodes: whether what is shown are frames; else latents, and the decoder runs only where a frame is asked for.
         device: a name like "cpu" or "gpu:0"; None: JAX's default.
         runtime: "auto", "xla" or "openvino", see `neural_env.runtime`. What OpenVINO doesn't do (encoding of given

@@ -181,7 +181,7 @@ def make(
     """The environment of a world, and its parameters on the device.
 
     Args:
-        checkpoint: name of a bundled world, or a folder written by `neural-env bundle`.
+        checkpoint: name of a bundled world, a folder written by `neural-env bundle`, or `hf://owner/name`.
         observation: "rgb" or "latent".
         dials: how the model is run; None: with as many denoising steps as suit the world, all else plain.
         max_steps_in_episode: None: 2100 tics, 525 steps at frame skip 4; -1: no limit.

@@ -25,7 +25,7 @@ from neural_env.game import GameConfig
 class CompareConfig(ScoringConfig):
     """Score two worlds on the same real episodes, side by side."""
 
-    a: Annotated[str, tyro.conf.Positional]  # bundled world, or a checkpoint folder
+    a: Annotated[str, tyro.conf.Positional]  # bundled world, a checkpoint folder, or hf://owner/name
     b: Annotated[str, tyro.conf.Positional]  # the other
     out: Path = Path("comparison")  # folder for compare.html and compare.json
 

@@ -37,7 +37,7 @@ Values = np.ndarray  # [m] float64
 class DisagreementConfig:
     """Correlate disagreement with true error."""
 
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     context_noise: float = 0.0  # level at which the past is corrupted
     samples: int = 4  # versions of the next frame

@@ -23,7 +23,7 @@ from neural_env.training.danger import load_danger
 class EvaluatePlanningConfig(RealGames):
     """Plan every move of real games in a dream, and score that on held-out seeds. Raises `ValueError`."""
 
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     danger_from: Path = Path("runs/danger/take_cover")  # run in which `neural-env train danger` learned it
     ahead: int = 3  # steps for which every action is dreamed
     gamma: float = 0.95  # discount a step of what they pay

@@ -81,7 +81,7 @@ class ScoringConfig:
 class EvaluateConfig(ScoringConfig):
     """Score a world against the real game on held-out seeds."""
 
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     out: Path = Path("report")  # folder for report.html, report.json, pictures and films
     write: bool = False  # keep the scores in the checkpoint's config.json
 

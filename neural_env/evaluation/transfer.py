@@ -56,7 +56,7 @@ class TransferConfig:
     """Train agents in a dream only and score them in the real game. Raises `ValueError`."""
 
     out: Path  # folder of everything; run again, what is there is gone on with
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     scenario: str | None = None  # what the real game is; the world's by default, others are refused
     data: tuple[Path, ...] = ()  # datasets in whose training episodes dreams begin anywhere; none: the world's starts
     starts: int = 1024  # how many moments of it

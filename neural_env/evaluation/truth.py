@@ -43,7 +43,7 @@ class TruthConfig:
     """Play a dream with parts of it replaced by the truth. Raises `ValueError`."""
 
     agent: Path  # folder made by `neural-env train dream-agent`, or one of its versions
-    checkpoint: str = "take_cover"  # the dream: bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # the dream: bundled world, a checkpoint folder, or hf://owner/name
     num_steps: int | None = None  # denoising steps a frame; by default as many as suit the world
     temperature: float = 1.0  # of the sample and of the draw that ends an episode
     context_noise: float = 0.0  # level at which the past is corrupted

@@ -72,7 +72,7 @@ class DreamAgentRun:
     """Train an agent by PPO in a dream only; interrupted and run again, it goes on. Raises `ValueError`."""
 
     out: Path  # folder of the run
-    checkpoint: str = "take_cover"  # bundled world, or a checkpoint folder
+    checkpoint: str = "take_cover"  # bundled world, a checkpoint folder, or hf://owner/name
     data: tuple[Path, ...] = ()  # datasets in whose training episodes dreams begin anywhere; none: the world's starts
     starts: int = 1024  # how many moments of it
     mixture: Mixture = EVENLY  # which moments, how often

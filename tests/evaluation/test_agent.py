@@ -57,7 +57,9 @@ def test_a_scenario_of_other_actions_is_refused(folder):
         evaluate_agent(EvaluateAgentConfig(agent=folder, scenario="take_cover", episodes=1))
 
 
-def test_no_episodes_are_refused(folder):
+def test_games_that_there_are_none_of_are_refused(folder):
+    with pytest.raises(ValueError, match="first_seed must be at least 0, got -1"):
+        EvaluateAgentConfig(agent=folder, first_seed=-1)
     with pytest.raises(ValueError, match="episodes must be at least 1, got 0"):
         evaluate_agent(EvaluateAgentConfig(agent=folder, episodes=0))
 

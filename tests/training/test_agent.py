@@ -208,6 +208,8 @@ def test_a_damaged_agent_is_refused(tmp_path, content, message):
 def test_settings_that_make_no_sense_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no preset 'huge'"):
         tiny(tmp_path, preset="huge")
+    with pytest.raises(ValueError, match="foresight looks at a dream's latents"):
+        tiny(tmp_path, preset="foresight")
     with pytest.raises(ValueError, match="total_steps must be at least 1"):
         tiny(tmp_path, total_steps=0)
 

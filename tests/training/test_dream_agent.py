@@ -126,6 +126,8 @@ def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(t
     assert starts["latents"].shape[0] == 32 and 1 < contexts <= 8  # of each game the last four steps, and no others
     with pytest.raises(ValueError, match=r"holds a run with mixture .*'death'"):
         train_dream_agent(tiny(run.out, mortal_world_folder, **changes))
+    began_as = read_agent(run.out).provenance["began_as"]
+    assert began_as == json.loads(json.dumps(read_agent(trained.out).provenance)) and began_as["began_as"] is None
     began, ended = (read_agent(path).policy.picture.kernel[...] for path in (run.out / "versions" / "0", trained.out))
     np.testing.assert_array_equal(np.asarray(began), np.asarray(ended))
 
@@ -217,6 +219,11 @@ def test_planning_and_prices_without_what_they_need_are_refused(tmp_path):
         tiny(tmp_path, "take_cover", danger_from=tmp_path)
     with pytest.raises(ValueError, match="planning needs danger_from, for what comes after it"):
         tiny(tmp_path, "take_cover", plan=3)
+    prices = {"dreams": {"danger": 50.0}, "danger_from": tmp_path}
+    with pytest.raises(ValueError, match="tested at others: starts is 1, give 2"):
+        tiny(tmp_path, "take_cover", plan=3, starts=1, **prices)
+    with pytest.raises(ValueError, match="foresight is for imitation of planning: give --plan"):
+        tiny(tmp_path, "take_cover", preset="foresight", **prices)
 
 
 @pytest.mark.slow
