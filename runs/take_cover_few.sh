@@ -13,13 +13,11 @@ events="--uniform 0.55 --events 0.45 --lead 6 --kinds damage death"
 $verb collect --scenario take_cover --repeat 0.85 --episodes 1000 --workers 2 --out $data
 $verb train autoencoder --data $data --out $run --steps 600 --seed 21
 $verb train denoiser --data $data --out $run --steps 3500 --seed 21 --clip 10 $events
-$verb train outcome --data $data --out $run --steps 1500 --seed 21
-$verb train danger --data $data --out $run --seed 21
+$verb train danger --data $data --out $run --steps 1500 --seed 21
+$verb train outcome --data $data --out $run --steps 1000 --seed 21
 $verb bundle --data $data --run $run --out $run/world
 $verb evaluate planning --checkpoint $run/world --danger-from $run --json $run/planning.json
 
-for seed in 0 1; do
-    ppo=out/agents/take_cover_few_$seed
-    $verb train agent --preset fast --reward scenario --scenario take_cover --total-steps 79596 --seed $seed --out $ppo
-    $verb evaluate agent --agent $ppo --episodes 100 --json $ppo/score.json
-done
+ppo=out/agents/take_cover_few
+$verb train agent --preset fast --reward scenario --scenario take_cover --total-steps 79596 --out $ppo
+$verb evaluate agent --agent $ppo --episodes 100 --json $ppo/score.json
