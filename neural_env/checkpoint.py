@@ -33,6 +33,7 @@ _WEIGHTS, _STARTS = "weights.safetensors", "starts.safetensors"
 FILES = (_CONFIG, _WEIGHTS, _STARTS)
 HUB = "hf://"  # how the address of a world on the Hugging Face Hub begins
 T = TypeVar("T")
+M = TypeVar("M", bound=nnx.Module)
 
 
 class CheckpointError(ValueError):
@@ -197,13 +198,16 @@ def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
     _replace_with(folder / _CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
 
 
+def as_kept(module: M) -> M:
+    """The module as `save` keeps it in a world: what is learned is rounded to bfloat16."""
+    learned = parameters(module).items()
+    return replaced(module, {name: array.astype(jnp.bfloat16).astype(jnp.float32) for name, array in learned})
+
+
 def save_module(module: nnx.Module, path: Path) -> None:
     """Writes one module's arrays, exactly, atomically: what a training stage hands to the next."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace_with(path, lambda temporary: save_file(all_arrays(module), temporary))
-
-
-M = TypeVar("M", bound=nnx.Module)
 
 
 def load_module(module: M, path: Path) -> M:

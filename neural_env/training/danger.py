@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from neural_env.arrays import Key
-from neural_env.checkpoint import Checkpoint, load_module
+from neural_env.checkpoint import Checkpoint, as_kept, load_module
 from neural_env.evaluation.calibration import average_precision
 from neural_env.training.latents import LatentData, Windows, encoder_fingerprint
 from neural_env.training.loop import Batch, DeviceBatch, Logs
@@ -84,6 +84,11 @@ def danger_of(world: WorldModel, seed: int) -> Danger:
     return Danger((grid[0], grid[1]), channels, world.context, world.outcome.num_actions, rngs=nnx.Rngs(seed))
 
 
+def latents_of(world: WorldModel) -> str:
+    """Whose latents danger is read off: the same for a run and for the world that is bundled of it."""
+    return encoder_fingerprint(as_kept(world.autoencoder))
+
+
 def load_danger(run: Path, world: Checkpoint) -> Danger:
     """What `neural-env train danger` left in the run's folder.
 
@@ -95,7 +100,7 @@ def load_danger(run: Path, world: Checkpoint) -> Danger:
     if not (folder / "stage.json").is_file():
         raise ValueError(f"{run} has no danger stage: run neural-env train danger --out {run} first")
     record = json.loads((folder / "stage.json").read_text())
-    if record["encoder"] != encoder_fingerprint(world.world.autoencoder):
+    if record["encoder"] != latents_of(world.world):
         cure = "train it on latents of this world's auto-encoder"
         raise ValueError(f"{folder} was trained on latents of another auto-encoder than the world's: {cure}")
     return load_module(nnx.eval_shape(lambda: danger_of(world.world, 0)), folder / "weights.safetensors")

@@ -19,11 +19,11 @@ from neural_env.data.mixture import EVENLY, Mixture
 from neural_env.data.shards import write_whole
 from neural_env.evaluation.calibration import plot_reliability
 from neural_env.training.autoencoder import AutoencoderStage, fit_linear, measure_latents
-from neural_env.training.danger import DangerStage, danger_of
+from neural_env.training.danger import DangerStage, danger_of, latents_of
 from neural_env.training.decoder import DecoderStage, pairs_of, with_decoder
 from neural_env.training.denoiser import DenoiserStage
 from neural_env.training.distill import DistillConfig, DistillStage
-from neural_env.training.latents import LatentData, Weigh, Windows, encoded, encoder_fingerprint, frames_at, weighed
+from neural_env.training.latents import LatentData, Weigh, Windows, encoded, frames_at, weighed
 from neural_env.training.loop import Batch, LoopConfig, Stage, finished, train
 from neural_env.training.outcome import OutcomeStage, measured
 from neural_env.training.presets import label_of, model_of
@@ -251,7 +251,7 @@ def train_danger(run: DangerRun) -> None:
     training, validation = _windows(run, corpus, world, pictures_only=False)
     stage = DangerStage(training, validation, names.index("health"), run.loop.seed)
     module, state = _run(stage, danger_of(world, run.loop.seed), run)
-    _hand_over(stage, module, run, state, corpus, encoder=encoder_fingerprint(world.autoencoder), **parents)
+    _hand_over(stage, module, run, state, corpus, encoder=latents_of(world), **parents)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,7 @@ from neural_env.agents.dreams import DreamsConfig
 from neural_env.checkpoint import save_module
 from neural_env.cli import main
 from neural_env.evaluation.planning import EvaluatePlanningConfig, command_of
-from neural_env.training.danger import danger_of, load_danger
-from neural_env.training.latents import encoder_fingerprint
+from neural_env.training.danger import danger_of, latents_of, load_danger
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +20,7 @@ def danger(tmp_path_factory, tiny_world_folder):
     """A run whose danger has learned nothing, of the tiny world's latents."""
     world, folder = neural_env.load(tiny_world_folder).world, tmp_path_factory.mktemp("run")
     save_module(danger_of(world, 0), folder / "danger" / "weights.safetensors")
-    record = {"encoder": encoder_fingerprint(world.autoencoder)}
+    record = {"encoder": latents_of(world)}
     (folder / "danger" / "stage.json").write_text(json.dumps(record))
     return folder
 

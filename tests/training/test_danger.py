@@ -9,8 +9,8 @@ from flax import nnx
 import neural_env
 from neural_env.cli import main
 from neural_env.data.collect import CollectConfig, collect
-from neural_env.training.danger import DangerStage, load_danger, nearness
-from neural_env.training.latents import LatentData, Windows
+from neural_env.training.danger import DangerStage, latents_of, load_danger, nearness
+from neural_env.training.latents import LatentData, Windows, encoder_fingerprint
 from neural_env.training.loop import LoopConfig, train
 from neural_env.training.run import AutoencoderRun, DangerRun, train_autoencoder, train_danger
 from neural_env.world.danger import DISCOUNT, REACH, Danger
@@ -101,6 +101,13 @@ def run(tmp_path_factory, tiny_world_folder):
     train_autoencoder(AutoencoderRun(**shared, init_from=str(tiny_world_folder), loop=none))
     train_danger(DangerRun(**shared, loop=LoopConfig(steps=3, batch=8)))
     return folder / "run"
+
+
+def test_danger_of_a_run_is_danger_of_the_world_that_is_bundled_of_it(tiny_world, make_world, tiny_world_folder):
+    """Though a world keeps its weights in bfloat16, and a run to the last bit."""
+    kept = neural_env.load(tiny_world_folder).world
+    assert encoder_fingerprint(tiny_world.autoencoder) != encoder_fingerprint(kept.autoencoder)
+    assert latents_of(tiny_world) == latents_of(kept) != latents_of(make_world(seed=1))
 
 
 def test_a_run_leaves_what_agents_read(run, tiny_world_folder):
