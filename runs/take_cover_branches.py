@@ -5,6 +5,7 @@ over at random from there on: how soon harm comes is the truth. Then each direct
 read off after so many steps is compared with it, beside the danger read off the real game's frames. Validation seeds.
 
     .venv/bin/python runs/take_cover_branches.py runs/danger/take_cover
+    .venv/bin/python runs/take_cover_branches.py out/few out/few/world
 """
 
 from __future__ import annotations
@@ -109,9 +110,9 @@ def imagined(world: WorldModel, key: jax.Array, context: jax.Array, actions: jax
     return world.imagine(key, context, actions, num_steps=world.num_steps)
 
 
-def main(run: str) -> None:
-    """Prints the table."""
-    checkpoint = neural_env.load("take_cover")
+def main(run: str, name: str = "take_cover") -> None:
+    """Prints the table of a world, bundled or a checkpoint folder, and of what a run learned is dangerous."""
+    checkpoint = neural_env.load(name)
     world, danger = checkpoint.world, jax.jit(load_danger(Path(run), checkpoint).__call__)
     env = RealDoom("take_cover")
     places = moments(env)
@@ -128,17 +129,17 @@ def main(run: str) -> None:
             parts = [slice(i, i + 20) for i in range(0, len(past), 20)]
             latent = jnp.concatenate([imagined(world, jax.random.key(step), context[p], actions[p]) for p in parts])
             context, past = jnp.concatenate([context[:, 1:], latent[:, None]], axis=1), actions[:, 1:]
-            for name, seen in (("dream", context), ("game", real[action][:, step : step + n])):
+            for kind, seen in (("dream", context), ("game", real[action][:, step : step + n])):
                 found = np.asarray(danger(jnp.asarray(seen, jnp.float32), past))
-                read[name][step] = read[name].get(step, 0.0) + (found if action == LEFT else -found)
+                read[kind][step] = read[kind].get(step, 0.0) + (found if action == LEFT else -found)
     print(
         f"{len(places)} moments; where it matters, {matters.sum()}: the safer side is told, and correlation with truth"
     )
     for step in range(1, HELD + 1):
         cells = []
-        for name in ("dream", "game"):
-            told = (np.sign(read[name][step]) == np.sign(truth))[matters].mean()
-            cells.append(f"{name} {told:.0%} {np.corrcoef(read[name][step], truth)[0, 1]:.2f}")
+        for kind in ("dream", "game"):
+            told = (np.sign(read[kind][step]) == np.sign(truth))[matters].mean()
+            cells.append(f"{kind} {told:.0%} {np.corrcoef(read[kind][step], truth)[0, 1]:.2f}")
         print(f"after {step} steps: {'   '.join(cells)}")
 
 

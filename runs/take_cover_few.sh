@@ -11,13 +11,13 @@ run=out/few
 events="--uniform 0.55 --events 0.45 --lead 6 --kinds damage death"
 
 $verb collect --scenario take_cover --repeat 0.85 --episodes 1000 --workers 2 --out $data
-$verb train autoencoder --data $data --out $run --steps 600 --seed 21
-$verb train denoiser --data $data --out $run --steps 3500 --seed 21 --clip 10 $events
-$verb train danger --data $data --out $run --steps 1500 --seed 21
-$verb train outcome --data $data --out $run --steps 1000 --seed 21
+$verb train autoencoder --data $data --out $run --steps 600 --seed 21 # 15 minutes beside other work
+$verb train denoiser --data $data --out $run --steps 3500 --seed 21 --clip 10 $events # 28 minutes
+$verb train danger --data $data --out $run --steps 1500 --seed 21  # 5 minutes
+$verb train outcome --data $data --out $run --steps 1000 --seed 21 # 3 minutes
 $verb bundle --data $data --run $run --out $run/world
-$verb evaluate planning --checkpoint $run/world --danger-from $run --json $run/planning.json
+$verb evaluate planning --checkpoint $run/world --danger-from $run --json $run/planning.json # 9 minutes
 
 ppo=out/agents/take_cover_few
-$verb train agent --preset fast --reward scenario --scenario take_cover --total-steps 79596 --out $ppo
+$verb train agent --preset fast --reward scenario --scenario take_cover --total-steps 79596 --out $ppo # 2 minutes
 $verb evaluate agent --agent $ppo --episodes 100 --json $ppo/score.json
