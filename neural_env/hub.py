@@ -69,12 +69,7 @@ def release(config: ReleaseConfig) -> Path:
     if not config.licence.strip():
         raise ValueError("a released world needs a licence, got none: name one, for example --licence MIT")
     world, folder = load(config.checkpoint), resolve(config.checkpoint)
-    config.out.mkdir(parents=True, exist_ok=True)
-    ours = (*FILES, MANIFEST, _README, ".gitattributes")
-    if config.out.resolve() == folder.resolve():
-        raise ValueError(f"{config.out} is the world itself: choose another folder")
-    if other := sorted(path.name for path in config.out.iterdir() if path.name not in ours):
-        raise ValueError(f"{config.out} holds {other[0]!r}, which is no part of a world: choose another folder")
+    _check_free(config.out, folder)
     for name in FILES:
         write_whole(config.out / name, (folder / name).read_bytes())
     bars = world.scores.get("bars", [])
@@ -89,6 +84,16 @@ def release(config: ReleaseConfig) -> Path:
     return config.out / MANIFEST
 
 
+def _check_free(out: Path, folder: Path) -> None:
+    """Makes the folder; raises `ValueError` if it is the world's own, or holds what is no part of a release."""
+    out.mkdir(parents=True, exist_ok=True)
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"{out} is the world itself: choose another folder")
+    ours = (*FILES, MANIFEST, _README, ".gitattributes")
+    if other := sorted(path.name for path in out.iterdir() if path.name not in ours):
+        raise ValueError(f"{out} holds {other[0]!r}, which is no part of a world: choose another folder")
+
+
 def _front_page(manifest: Manifest) -> str:
     """What the Hub shows, and where it looks for a licence; the author may write more."""
     scores = "".join(f"| {name} | {found} |\n" for name, found in manifest.scores.items()) or "| none yet | |\n"
@@ -99,7 +104,11 @@ library_name: neural-env
 
 # A dream of `{manifest.scenario}`
 
-A world for [neural_env](https://arxiv.org/abs/2408.14837): `gym.make("neural_env:NeuralDoom-v0", checkpoint="hf://OWNER/NAME")`.
+A world for neural_env, after GameNGen (arXiv 2408.14837):
+
+```python
+env = gym.make("neural_env:NeuralDoom-v0", checkpoint="hf://OWNER/NAME")
+```
 
 | score | |
 |---|---|
@@ -132,9 +141,8 @@ def _downloaded(address: str, repository: str, revision: str | None, *, anew: bo
     except ImportError as error:
         cure = 'pip install "neural-env[hub]"'
         raise ImportError(f"worlds on the Hugging Face Hub need huggingface_hub: {cure}") from error
-    transport: type[Exception] = HfHubHTTPError.__bases__[
-        0
-    ]  # of whichever HTTP library the client has: proxies, time-outs
+    # Proxies and time-outs, of whichever HTTP library this version of the client has.
+    transport: type[Exception] = HfHubHTTPError.__bases__[0]
     wanted = [MANIFEST, *FILES]
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, force_download=anew))
