@@ -69,7 +69,7 @@ $verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --polici
 # For its agents and for planning in it: how soon the player is hurt. A copy lies in runs/danger/take_cover.
 $verb train danger $all $runs $agent_more --out $again --seed 13 # 5 minutes
 
-# And an agent that has learned in it alone, by imitation of planning, first at moments of recorded games, then of its
+# And an agent that imitates planning in it, first at moments of recorded games, then of its
 # own: runs/agents/take_cover_dreamed. It was made with the first 3000 episodes of $runs; of 40960 starts the first 18688.
 planned=out/planned
 own=data/planned_games
