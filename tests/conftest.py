@@ -91,8 +91,13 @@ def make_guided_world(game, perturbed):
 
 @pytest.fixture(scope="session")
 def tiny_world(make_world):
-    """A world whose dreams hardly ever end."""
-    return make_world()
+    """A world whose dreams hardly ever end; nobody may change it."""
+    from neural_env.world.parameters import all_arrays, fingerprint
+
+    world = make_world()
+    made = fingerprint(all_arrays(world))
+    yield world
+    assert fingerprint(all_arrays(world)) == made, "a test changed the world that all tests share: give it a copy"
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,13 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import neural_env
 from neural_env import bundled, checkpoint
 from neural_env.checkpoint import CheckpointError, load, load_module, read_game, save_module
 from neural_env.world.model import PRESETS
-from neural_env.world.parameters import all_arrays, parameters
+from neural_env.world.parameters import all_arrays, parameters, replaced
 
 CONFIG, WEIGHTS, STARTS = "config.json", "weights.safetensors", "starts.safetensors"
 
@@ -58,10 +57,11 @@ def test_a_saved_world_is_loaded_with_weights_rounded_to_bfloat16(tiny_world, ti
 
 
 def test_measured_statistics_are_kept_exactly(tiny_world, save_world, tmp_path):
-    graph, state = nnx.split(tiny_world)
-    world = nnx.merge(graph, state)
-    world.outcome.variable_bins[...] = jnp.array([[0.0, 1 / 3, 57.123456, 60.0, 100.0]])
-    world.autoencoder.latent_std[...] = jnp.array([0.1, 0.2, 0.3, 1 / 3])
+    statistics = {
+        "outcome.variable_bins": jnp.array([[0.0, 1 / 3, 57.123456, 60.0, 100.0]]),
+        "autoencoder.latent_std": jnp.array([0.1, 0.2, 0.3, 1 / 3]),
+    }
+    world = replaced(tiny_world, statistics)
     loaded = load(save_world(world, tmp_path / "world")).world
     assert (loaded.outcome.variable_bins[...] == world.outcome.variable_bins[...]).all()
     assert (loaded.autoencoder.latent_std[...] == world.autoencoder.latent_std[...]).all()

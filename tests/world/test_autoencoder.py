@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from neural_env.world.autoencoder import Autoencoder, AutoencoderConfig, from_patches, to_frames, to_patches, to_pixels
+from neural_env.world.parameters import replaced
 
 TINY = AutoencoderConfig(channels=4, encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_blocks=1)
 
@@ -60,10 +61,8 @@ def test_a_resolution_that_patches_do_not_tile_is_refused(resolution):
 
 
 def test_encoding_standardises_codes_and_decoding_undoes_it(autoencoder):
-    graph, state = nnx.split(autoencoder)
-    scaled = nnx.merge(graph, state)
-    scaled.latent_mean[...] = jnp.array([1.0, -2.0, 0.0, 5.0])
-    scaled.latent_std[...] = jnp.array([0.5, 2.0, 1.0, 4.0])
+    statistics = {"latent_mean": jnp.array([1.0, -2.0, 0.0, 5.0]), "latent_std": jnp.array([0.5, 2.0, 1.0, 4.0])}
+    scaled = replaced(autoencoder, statistics)
     x = pixels(2, 32, 40, 3)
     codes = autoencoder.codes(x)
     expected = (codes - jnp.array([1.0, -2.0, 0.0, 5.0])) / jnp.array([0.5, 2.0, 1.0, 4.0])

@@ -117,10 +117,8 @@ def test_reward_comes_out_of_symlog(points, inputs):
 
 
 def test_variables_are_given_in_the_games_own_units(points, inputs):
-    graph, state = nnx.split(points)
-    scaled = nnx.merge(graph, state)
-    scaled.variable_mean[...] = jnp.array([60.0, 3.0])
-    scaled.variable_std[...] = jnp.array([30.0, 0.5])
+    statistics = {"variable_mean": jnp.array([60.0, 3.0]), "variable_std": jnp.array([30.0, 0.5])}
+    scaled = replaced(points, statistics)
     expected = points.raw(*inputs)[2] * np.array([30.0, 0.5]) + np.array([60.0, 3.0])
     np.testing.assert_allclose(scaled(*inputs).variables, expected, rtol=1e-5)
 
