@@ -1,7 +1,7 @@
 """Worlds on disk: a folder of safetensors and JSON, checked before it is believed.
 
 config.json          model and game configuration, provenance, measured scores
-weights.safetensors  every array of the world, bfloat16 (statistics float32)
+weights.safetensors  every array of the world, bfloat16 (statistics float32; what makes pictures perhaps int8)
 starts.safetensors   real starting contexts, as latents, with the actions between them
 """
 
@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +27,12 @@ from neural_env.game import GameConfig
 from neural_env.version import __version__
 from neural_env.world.model import ModelConfig, WorldModel
 from neural_env.world.parameters import all_arrays, parameters, replaced
+from neural_env.world.rounding import in_eight_bits, widened
 
 FORMAT = "neural_env.world/1"
 _WEIGHTS, _STARTS = "weights.safetensors", "starts.safetensors"
 FILES = (_CONFIG, _WEIGHTS, _STARTS)
+_PICTURES = ("unet.", "autoencoder.decoder.")  # whose kernels may be kept in 8 bits
 HUB = "hf://"  # how the address of a world on the Hugging Face Hub begins
 T = TypeVar("T")
 M = TypeVar("M", bound=nnx.Module)
@@ -165,14 +167,21 @@ def read_model(name_or_path: str | Path) -> ModelConfig:
     return _parsed(ModelConfig, read_config(folder), "model", folder)
 
 
-def save(checkpoint: Checkpoint, folder: Path) -> None:
-    """Writes a world; config.json comes last, so that a folder cut short is no checkpoint."""
+def save(checkpoint: Checkpoint, folder: Path, *, kept_in: Literal["bfloat16", "int8"] = "bfloat16") -> None:
+    """Writes a world; config.json comes last, so that a folder cut short is no checkpoint.
+
+    Args:
+        kept_in: of int8 are the kernels of what makes pictures, denoiser and decoder: most of the bytes. The encoder
+            isn't touched, so that whatever learned from its latents still fits them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     learned = parameters(checkpoint.world)
-    weights = {
-        name: array.astype(jnp.bfloat16) if name in learned else array
-        for name, array in all_arrays(checkpoint.world).items()
-    }
+    weights: dict[str, Any] = {}
+    for name, array in all_arrays(checkpoint.world).items():
+        if kept_in == "int8" and name in learned and name.startswith(_PICTURES) and array.ndim > 1:
+            weights |= {key: jnp.asarray(part) for key, part in in_eight_bits(name, np.asarray(array)).items()}
+        else:
+            weights[name] = array.astype(jnp.bfloat16) if name in learned else array
     _replace_with(folder / _WEIGHTS, lambda path: save_file(weights, path))
     starts = {
         "latents": jnp.asarray(checkpoint.starts.latents, jnp.float16),
@@ -239,15 +248,21 @@ def _arrays(path: Path) -> dict[str, jax.Array]:
 def fitted(module: M, arrays: Mapping[str, jax.Array], path: Path) -> M:
     """The module with all of its arrays replaced by those of `path`; raises `CheckpointError` if they don't fit."""
     expected = all_arrays(module)
+    try:  # by NumPy: JAX would compile a conversion for every shape, which takes longer than all the rest
+        arrays = {name: jnp.asarray(array) for name, array in widened(_on_host(arrays)).items()}
+    except ValueError as error:
+        raise CheckpointError(path, f"it is damaged ({error}): restore it") from error
     if missing := sorted(expected.keys() - arrays.keys()):
         lacks = f"it lacks {missing[0]!r} ({len(missing)} arrays missing)"
         raise CheckpointError(path, f"{lacks}: it is of another model; give the preset it was trained with")
     try:
-        # By NumPy: JAX would compile a conversion for every shape, which takes longer than all the rest.
-        widened = {name: jnp.asarray(np.asarray(array).astype(np.float32)) for name, array in arrays.items()}
-        return replaced(module, widened)
+        return replaced(module, arrays)
     except ValueError as error:
         raise CheckpointError(path, f"it doesn't fit the configuration: {error}") from error
+
+
+def _on_host(arrays: Mapping[str, jax.Array]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def _starts(path: Path, model: ModelConfig, latent_shape: tuple[int, ...]) -> Starts:

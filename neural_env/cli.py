@@ -41,6 +41,7 @@ from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.evaluation.transfer_study import StudyConfig, study
 from neural_env.evaluation.truth import TruthConfig, evaluate_truth
 from neural_env.hub import ReleaseConfig, release
+from neural_env.quantise import QuantiseConfig, quantise
 from neural_env.tpu import CompilerFailed, TpuReportConfig, tpu_report
 from neural_env.training.agent import AgentRun, train_agent
 from neural_env.training.dream_agent import DreamAgentRun, train_dream_agent
@@ -168,6 +169,11 @@ def bundle_(config: Annotated[BundleRun, tyro.conf.arg(name="")]) -> None:
     bundle(config)
 
 
+def quantise_(config: Annotated[QuantiseConfig, tyro.conf.arg(name="")]) -> None:
+    """Keep a world's weights in 8 bits; what that costs, evaluate compare tells."""
+    quantise(config)
+
+
 def release_(config: Annotated[ReleaseConfig, tyro.conf.arg(name="")]) -> None:
     """Make a folder of a world that can be uploaded to the Hugging Face Hub."""
     release(config)
@@ -228,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
         "data": data,
         "train": train,
         "bundle": bundle_,
+        "quantise": quantise_,
         "release": release_,
         "evaluate": evaluate_,
         "world": world_,
