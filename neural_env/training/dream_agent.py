@@ -205,6 +205,7 @@ def _claim(run: DreamAgentRun, world: Checkpoint, danger: Danger | None) -> None
     settings = {name: value for name, value in asdict(run).items() if name not in free}
     settings["data"] = [str(folder) for folder in run.data]
     settings["init_from"] = None if run.init_from is None else str(run.init_from)
+    settings["began_as"] = None if run.init_from is None else read_agent(run.init_from).provenance
     settings["world"] = fingerprint(all_arrays(world.world))  # wherever it lies
     settings["danger_from"] = None if danger is None else fingerprint(all_arrays(danger))
     claim(run.out, json.loads(json.dumps(settings)))
@@ -354,7 +355,6 @@ def _places(run: DreamAgentRun, world: Checkpoint) -> Beginnings:
 
 
 def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int, minutes: float) -> dict[str, Any]:
-    began_as = None if run.init_from is None else read_agent(run.init_from).provenance
     return {
         **json.loads((run.out / "run.json").read_text()),
         "scenario": world.game.scenario,
@@ -362,7 +362,6 @@ def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int,
         "steps": steps,
         "minutes": minutes,
         "skill": None,  # a return in the dream says nothing of the game
-        "began_as": began_as,
         "code_version": __version__,
     }
 

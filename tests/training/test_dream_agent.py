@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from neural_env.agents.dreams import DreamsConfig
-from neural_env.agents.player import load_agent, read_agent
+from neural_env.agents.player import load_agent, read_agent, save_agent
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.mixture import Mixture
 from neural_env.envs.real_doom import RealDoom
@@ -118,7 +120,8 @@ def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(t
     data = tmp_path / "data"
     collect(CollectConfig(out=data, scenario="take_cover", episodes=2, first_seed=2))
     deadly = {"mixture": Mixture(events=1.0, kinds=("death",), reach=1, lead=3), "max_minutes": 0.0}
-    changes = {"data": (data,), "starts": 32, "init_from": trained.out}
+    parent = shutil.copytree(trained.out / "policy", tmp_path / "parent")
+    changes = {"data": (data,), "starts": 32, "init_from": parent}
     run = tiny(tmp_path / "run", mortal_world_folder, **changes, **deadly)
     train_dream_agent(run)
     starts = load_file(run.out / "starts.safetensors")
@@ -130,6 +133,9 @@ def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(t
     assert began_as == json.loads(json.dumps(read_agent(trained.out).provenance)) and began_as["began_as"] is None
     began, ended = (read_agent(path).policy.picture.kernel[...] for path in (run.out / "versions" / "0", trained.out))
     np.testing.assert_array_equal(np.asarray(began), np.asarray(ended))
+    save_agent(replace(read_agent(parent), provenance={"scenario": "take_cover"}), parent)
+    with pytest.raises(ValueError, match="holds a run with began_as"):
+        train_dream_agent(run)
 
 
 def test_a_mixture_of_moments_without_a_dataset_is_refused(mortal_world_folder, tmp_path):
