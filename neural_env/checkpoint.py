@@ -303,7 +303,11 @@ def _converted(hint: Any, value: Any) -> Any:
         return from_json(_variant(variants, value.get("kind")), value)
     if is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value)
-    return tuple(value) if isinstance(value, list) else value
+    return _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _variant(variants: list[Any], kind: Any) -> Any:

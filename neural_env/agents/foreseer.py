@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int32, UInt8
 
 from neural_env.agents.eyes import latents
-from neural_env.agents.policy import ActorCritic, PolicyConfig
+from neural_env.agents.policy import ActorCritic, ForeseerConfig
 from neural_env.world.danger import Danger
 from neural_env.world.parameters import parameters, replaced
 
@@ -21,7 +21,7 @@ class Foreseer(ActorCritic):
     Its convolutions are XLA's own, slow inside PPO's loop on a CPU.
     """
 
-    def __init__(self, config: PolicyConfig, num_actions: int, grid: tuple[int, int], *, rngs: nnx.Rngs):
+    def __init__(self, config: ForeseerConfig, num_actions: int, grid: tuple[int, int], *, rngs: nnx.Rngs):
         self.config = config
         self.num_actions = num_actions
         self.resolution = self.view_shape = grid

@@ -19,7 +19,16 @@ from flax import nnx
 
 from neural_env.agents.eyes import Eyes, blind
 from neural_env.agents.foreseer import Foreseer
-from neural_env.agents.policy import ActorCritic, Memory, PolicyConfig, act, act_greedily, begin, observe
+from neural_env.agents.policy import (
+    ActorCritic,
+    AnyPolicyConfig,
+    ForeseerConfig,
+    Memory,
+    act,
+    act_greedily,
+    begin,
+    observe,
+)
 from neural_env.arrays import Frame
 from neural_env.checkpoint import CheckpointError, from_json, load_module, save_module
 from neural_env.data.policies import Sense
@@ -39,6 +48,13 @@ class Agent:
     game: GameConfig
     provenance: dict[str, Any]
     eyes: Eyes | None = None  # between the screen and the network; None: it sees the screen itself
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Of either kind, which the JSON names."""
+
+    policy: AnyPolicyConfig
 
 
 def save_agent(agent: Agent, folder: Path) -> None:
@@ -63,9 +79,8 @@ def read_agent(folder: Path | str) -> Agent:
     folder = _folder(folder)
     content = _config(folder / _CONFIG)
     try:
-        config, game = from_json(PolicyConfig, content["policy"]), from_json(GameConfig, content["game"])
-        # JSON has no tuples.
-        config = PolicyConfig(**{**asdict(config), "convolutions": tuple(map(tuple, config.convolutions))})
+        config = from_json(_Network, {"policy": content["policy"]}).policy
+        game = from_json(GameConfig, content["game"])
         encoder = None if content.get("eyes") is None else from_json(AutoencoderConfig, content["eyes"])
         policy = nnx.eval_shape(lambda: new_policy(config, game, eyes=encoder))
     except (TypeError, KeyError, ValueError) as error:
@@ -86,12 +101,14 @@ def read_agent_game(folder: Path | str) -> GameConfig:
 
 
 def new_policy(
-    config: PolicyConfig, game: GameConfig, seed: int = 0, *, eyes: AutoencoderConfig | None = None
+    config: AnyPolicyConfig, game: GameConfig, seed: int = 0, *, eyes: AutoencoderConfig | None = None
 ) -> ActorCritic:
     """An untrained network for that game, which looks at screens or through eyes of these sizes."""
     shape = game.resolution if eyes is None else eyes.grid(game.resolution)
-    network = Foreseer if config.foresight else ActorCritic
-    return network(config, len(game.action_names), shape, rngs=nnx.Rngs(seed))
+    actions, rngs = len(game.action_names), nnx.Rngs(seed)
+    if isinstance(config, ForeseerConfig):
+        return Foreseer(config, actions, shape, rngs=rngs)
+    return ActorCritic(config, actions, shape, rngs=rngs)
 
 
 def _folder(folder: Path | str) -> Path:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,9 @@ Views = UInt8[Array, "*b h w c"]
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Sizes of the network. Raises `ValueError` for sizes that make none."""
+    """Sizes of a network of convolutions. Raises `ValueError` for sizes that make none."""
 
+    kind: Literal["convolutional"] = "convolutional"
     picture_channels: int = 3  # of the screen: RGB; or those of a world's latents (`agents.eyes`)
     shrink: int = 1  # pixels whose mean is one pixel of the view, along each axis
     stack: int = 1  # frames it sees: the present one and those before
@@ -41,15 +42,11 @@ class PolicyConfig:
     action_features: int = 64  # of the past actions
     hidden: tuple[int, ...] = (512,)  # hidden layers of each head
     automap: bool = False  # whether it sees the in-game map beside the screen
-    foresight: bool = False  # of a world's latents: instead of convolutions, the network that foretells danger
 
     def __post_init__(self) -> None:
         for name, least in (("picture_channels", 1), ("shrink", 1), ("stack", 1), ("past_actions", 0), ("features", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.foresight and (self.shrink, self.automap, self.past_actions) != (1, False, self.stack - 1):
-            given = f"shrink {self.shrink}, automap {self.automap}, {self.past_actions} actions, {self.stack} frames"
-            raise ValueError(f"foresight sees whole latents and the actions between them, got {given}")
 
     @property
     def sees(self) -> tuple[Sense, ...]:
@@ -60,6 +57,37 @@ class PolicyConfig:
     def channels(self) -> int:
         """Of what it sees at a time: the screen's, and three of the map."""
         return self.picture_channels + 3 * self.automap
+
+
+@dataclass(frozen=True)
+class ForeseerConfig:
+    """Sizes of a network that sees a world's latents as danger is seen (`agents.foreseer`)."""
+
+    kind: Literal["foreseer"] = "foreseer"
+    picture_channels: int = 16  # those of the world's latents
+    stack: int = 4  # latents it sees, and the actions between them: the world's context
+    hidden: tuple[int, ...] = ()  # hidden layers of each head
+    shrink: ClassVar[int] = 1  # latents are seen whole
+    automap: ClassVar[bool] = False  # and have no map
+    sees: ClassVar[tuple[Sense, ...]] = ("screen",)
+
+    def __post_init__(self) -> None:
+        for name, least in (("picture_channels", 1), ("stack", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def past_actions(self) -> int:
+        """Those between the latents."""
+        return self.stack - 1
+
+    @property
+    def channels(self) -> int:
+        """Of what it sees at a time."""
+        return self.picture_channels
+
+
+AnyPolicyConfig: TypeAlias = PolicyConfig | ForeseerConfig
 
 
 class Memory(NamedTuple):
@@ -110,6 +138,8 @@ class PatchConv(nnx.Module):
 
 class ActorCritic(nnx.Module):
     """Policy and value of an observation."""
+
+    config: AnyPolicyConfig
 
     def __init__(self, config: PolicyConfig, num_actions: int, resolution: tuple[int, int], *, rngs: nnx.Rngs):
         self.config = config

@@ -20,7 +20,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int32, UInt8
 
-from neural_env.agents.policy import ActorCritic, Memory, PolicyConfig, act, evaluate, log_prob, observe
+from neural_env.agents.policy import (
+    ActorCritic,
+    AnyPolicyConfig,
+    ForeseerConfig,
+    Memory,
+    PolicyConfig,
+    act,
+    evaluate,
+    log_prob,
+    observe,
+)
 from neural_env.arrays import Frames, Key
 from neural_env.world.parameters import Flat, parameters, replaced
 
@@ -64,7 +74,7 @@ class PPOConfig:
 class Preset:
     """A network and how it learns."""
 
-    policy: PolicyConfig
+    policy: AnyPolicyConfig
     ppo: PPOConfig
 
 
@@ -126,7 +136,7 @@ PRESETS: dict[str, Preset] = {
         _DREAMED,
     ),
     "foresight": Preset(  # latents of dreams, seen as danger is; for imitation of planning
-        PolicyConfig(picture_channels=16, stack=4, past_actions=3, hidden=(), foresight=True),
+        ForeseerConfig(),
         _DREAMED,
     ),
     "tiny": Preset(  # for tests

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from neural_env.agents.games import Games, GamesConfig, Reward
 from neural_env.agents.host import Ended, HostPlayer
 from neural_env.agents.player import Agent, new_policy, save_agent
-from neural_env.agents.policy import ActorCritic
+from neural_env.agents.policy import ActorCritic, ForeseerConfig
 from neural_env.agents.ppo import AgentState, Preset, initial_state, make_update, preset_named, require_rlax
 from neural_env.data.recorder import Recorder
 from neural_env.data.shards import write_whole
@@ -61,7 +61,7 @@ class AgentRun:
     checkpoint_minutes: float = 3.0  # save this often; a killed run loses the episodes since
 
     def __post_init__(self) -> None:
-        if preset_named(self.preset).policy.foresight:
+        if isinstance(preset_named(self.preset).policy, ForeseerConfig):
             raise ValueError(
                 f"the preset {self.preset} looks at a dream's latents: choose another one for the real game"
             )

@@ -34,7 +34,7 @@ from neural_env.agents.foreseer import that_knows
 from neural_env.agents.host_dreams import HostRollout
 from neural_env.agents.planning import Planner
 from neural_env.agents.player import Agent, AgentPolicy, new_policy, read_agent, save_agent
-from neural_env.agents.policy import ActorCritic, Memory, begin
+from neural_env.agents.policy import ActorCritic, ForeseerConfig, Memory, begin
 from neural_env.agents.ppo import (
     AgentState,
     Preset,
@@ -110,7 +110,7 @@ class DreamAgentRun:
             raise ValueError(
                 f"imitation learns at some moments and is tested at others: starts is {self.starts}, give 2"
             )
-        if self.named_preset().policy.foresight and not self.plan:
+        if isinstance(self.named_preset().policy, ForeseerConfig) and not self.plan:
             raise ValueError("the preset foresight is for imitation of planning: give --plan, or choose another preset")
         if self.temper <= 0:
             raise ValueError(f"temper is in units of reward above 0, got {self.temper:g}")
@@ -230,10 +230,11 @@ def agent_of(run: DreamAgentRun, world: Checkpoint) -> Agent:
     preset, provenance = run.named_preset(), {"scenario": world.game.scenario}
     if run.dreams.observe == "rgb":
         return Agent(new_policy(preset.policy, world.game, run.seed), world.game, provenance)
-    sizes = world.model.autoencoder
-    config = replace(preset.policy, picture_channels=sizes.channels, shrink=1)
-    if config.foresight:
-        config = replace(config, stack=world.world.context, past_actions=world.world.context - 1)
+    sizes, config = world.model.autoencoder, preset.policy
+    if isinstance(config, ForeseerConfig):
+        config = replace(config, picture_channels=sizes.channels, stack=world.world.context)
+    else:
+        config = replace(config, picture_channels=sizes.channels, shrink=1)
     policy = new_policy(config, world.game, run.seed, eyes=sizes)
     return Agent(policy, world.game, provenance, Eyes(world.world.autoencoder, sizes))
 

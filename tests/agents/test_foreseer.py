@@ -10,13 +10,13 @@ from flax import nnx
 from neural_env.agents.eyes import codes, latents
 from neural_env.agents.foreseer import Foreseer, that_knows
 from neural_env.agents.player import new_policy, read_agent
-from neural_env.agents.policy import PolicyConfig
+from neural_env.agents.policy import ForeseerConfig, PolicyConfig
 from neural_env.training.dream_agent import real_returns
 from neural_env.world.danger import Danger
 
 GRID, CHANNELS, CONTEXT, ACTIONS = (15, 20), 4, 4, 3
 EYES = SimpleNamespace(grid=lambda resolution: GRID)
-SIZES = PolicyConfig(picture_channels=CHANNELS, stack=CONTEXT, past_actions=CONTEXT - 1, hidden=(), foresight=True)
+SIZES = ForeseerConfig(picture_channels=CHANNELS, stack=CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,9 @@ def test_an_agent_of_convolutions_stays_as_it_is(danger, game):
     assert that_knows(policy, danger) is policy
 
 
-def test_foresight_of_anything_but_latents_and_their_actions_is_refused():
-    with pytest.raises(ValueError, match="foresight sees whole latents and the actions between them, got shrink 2"):
-        PolicyConfig(shrink=2, stack=4, past_actions=3, foresight=True)
-    with pytest.raises(ValueError, match="2 actions, 4 frames"):
-        PolicyConfig(stack=4, past_actions=2, foresight=True)
+def test_foresight_of_a_single_moment_is_refused():
+    with pytest.raises(ValueError, match="stack must be at least 2, got 1"):
+        ForeseerConfig(stack=1)
 
 
 @pytest.mark.slow

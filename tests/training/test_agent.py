@@ -196,7 +196,8 @@ def test_a_folder_without_an_agent_is_refused_with_the_command_that_makes_one(tm
     [
         ("{", "it is not JSON"),
         ('{"format": "neural_env.world/1"}', "its format is 'neural_env.world/1'"),
-        ('{"format": "neural_env.agent/1", "policy": {"wings": 2}}', "unknown fields"),
+        ('{"format": "neural_env.agent/1", "policy": {"kind": "convolutional", "wings": 2}}', "unknown fields"),
+        ('{"format": "neural_env.agent/1", "policy": {"kind": "bird"}}', "unknown kind 'bird'"),
     ],
 )
 def test_a_damaged_agent_is_refused(tmp_path, content, message):

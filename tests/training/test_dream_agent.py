@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from neural_env.agents.dreams import DreamsConfig
 from neural_env.agents.player import load_agent, read_agent, save_agent
+from neural_env.agents.policy import ForeseerConfig
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.mixture import Mixture
 from neural_env.envs.real_doom import RealDoom
@@ -213,7 +214,7 @@ def test_who_imitates_begins_with_what_danger_knows(danger, mortal_world_folder,
         read_agent(run.out / "versions" / "0").policy,
         load_file(danger["out"] / "danger/weights.safetensors"),
     )
-    assert policy.config.foresight and policy.config.stack == 4
+    assert policy.config == ForeseerConfig(picture_channels=4, stack=4)
     np.testing.assert_array_equal(policy.danger.trunk.stem.kernel[...], known["trunk.stem.kernel"])
     assert load_agent(run.out).act(np.zeros((120, 160, 3), np.uint8), np.zeros(1)) in (0, 1, 2)
 
