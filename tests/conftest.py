@@ -14,7 +14,9 @@ def pytest_configure(config):
     """Set up before anything imports JAX; child processes inherit the environment."""
     os.environ.update(JAX_PLATFORMS="cpu", SDL_VIDEODRIVER="dummy", MPLBACKEND="Agg")
     os.environ["NEURAL_ENV_RUNTIME"] = "xla"  # the reference; tests of the other one name it
-    if hasattr(config, "cache"):  # compiled programs are kept from run to run: most of the time is compilation
+    # Most of the time is compilation, and its dearest passes make nothing faster here.
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=1"
+    if hasattr(config, "cache"):  # compiled programs are kept from run to run
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

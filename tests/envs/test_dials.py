@@ -244,7 +244,7 @@ one.reset(seed=0)
 assert len(one._batch.carries.key.sharding.device_set) == 1
 print(np.abs(frames.astype(int) - one.step([0, 1, 2, 0])[0]).max())
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
     run = subprocess.run(
         [sys.executable, "-c", code, str(guided_folder)], capture_output=True, text=True, env=environment, timeout=250
     )

@@ -438,7 +438,7 @@ for n in (4, 3):
     print(len(env._batch.carries.state.context.sharding.device_set))
 np.savez(sys.argv[2], *map(np.stack, frames))
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
     assert in_a_process_of_its_own(code, calm_world_folder, tmp_path / "frames.npz", **flags) == ["2", "1"]
     with np.load(tmp_path / "frames.npz") as file:
         for n, name in ((4, "arr_0"), (3, "arr_1")):

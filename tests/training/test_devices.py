@@ -22,7 +22,7 @@ def test_what_is_spread_holds_the_same_numbers():
 
 def trained(folder, devices, batch=4):
     """The losses of a tiny denoiser's first steps, trained in a process of its own with so many simulated devices."""
-    flags = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
     done = subprocess.run(
         [sys.executable, str(HERE), str(folder), str(batch)], capture_output=True, text=True, env=flags
     )
