@@ -1,7 +1,7 @@
 """Worlds on disk: a folder of safetensors and JSON, checked before it is believed.
 
 config.json          model and game configuration, provenance, measured scores
-weights.safetensors  every array of the world, bfloat16 (statistics float32; what makes pictures perhaps int8)
+weights.safetensors  every array of the world, in the form that config.json names; statistics float32
 starts.safetensors   real starting contexts, as latents, with the actions between them
 """
 
@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,8 @@ from neural_env.world.rounding import in_eight_bits, widened
 FORMAT = "neural_env.world/1"
 _WEIGHTS, _STARTS = "weights.safetensors", "starts.safetensors"
 FILES = (_CONFIG, _WEIGHTS, _STARTS)
-_PICTURES = ("unet.", "autoencoder.decoder.")  # whose kernels may be kept in 8 bits
+Form: TypeAlias = Literal["bfloat16", "int8"]  # of weights on disk; int8: of the kernels of what makes pictures alone
+_PICTURES = ("unet.", "autoencoder.decoder.")  # the encoder stays, so that what learned from its latents still fits
 HUB = "hf://"  # how the address of a world on the Hugging Face Hub begins
 T = TypeVar("T")
 M = TypeVar("M", bound=nnx.Module)
@@ -64,6 +65,7 @@ class Checkpoint:
     starts: Starts
     provenance: dict[str, Any]  # data manifest hash, seeds, steps, code version, commands
     scores: dict[str, Any]  # measured on test seeds, with the command that measured them
+    form: Form = "bfloat16"
 
 
 def bundled_names() -> list[str]:
@@ -106,7 +108,7 @@ def load(name_or_path: str | Path) -> Checkpoint:
         raise CheckpointError(folder / _CONFIG, f"it describes no model ({error}): restore the file") from error
     world = fitted(world, _arrays(folder / _WEIGHTS), folder / _WEIGHTS)
     starts = _starts(folder / _STARTS, model, world.latent_shape)
-    return Checkpoint(world, model, game, starts, config["provenance"], config["scores"])
+    return Checkpoint(world, model, game, starts, config["provenance"], config["scores"], config["weights"])
 
 
 def load_starts(name_or_path: str | Path) -> Starts:
@@ -152,6 +154,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(path, f"its format is {found!r}, this version reads {FORMAT!r}")
     if missing := sorted({"model", "game", "provenance", "scores"} - config.keys()):
         raise CheckpointError(path, f"it lacks {missing}: restore the file")
+    if (form := config.setdefault("weights", "bfloat16")) not in get_args(Form):
+        raise CheckpointError(path, f"its weights are in {form!r}, this version reads {get_args(Form)}")
     return _up_to_date(config)
 
 
@@ -167,28 +171,29 @@ def read_model(name_or_path: str | Path) -> ModelConfig:
     return _parsed(ModelConfig, read_config(folder), "model", folder)
 
 
-def save(checkpoint: Checkpoint, folder: Path, *, kept_in: Literal["bfloat16", "int8"] = "bfloat16") -> None:
-    """Writes a world; config.json comes last, so that a folder cut short is no checkpoint.
-
-    Args:
-        kept_in: of int8 are the kernels of what makes pictures, denoiser and decoder: most of the bytes. The encoder
-            isn't touched, so that whatever learned from its latents still fits them.
-    """
+def save(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes a world; config.json comes last, so that a folder cut short is no checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    learned = parameters(checkpoint.world)
-    weights: dict[str, Any] = {}
-    for name, array in all_arrays(checkpoint.world).items():
-        if kept_in == "int8" and name in learned and name.startswith(_PICTURES) and array.ndim > 1:
-            weights |= {key: jnp.asarray(part) for key, part in in_eight_bits(name, np.asarray(array)).items()}
-        else:
-            weights[name] = array.astype(jnp.bfloat16) if name in learned else array
-    _replace_with(folder / _WEIGHTS, lambda path: save_file(weights, path))
+    (folder / _CONFIG).unlink(missing_ok=True)  # of a world that lay there
+    _replace_with(folder / _WEIGHTS, lambda path: save_file(_weights(checkpoint), path))
     starts = {
         "latents": jnp.asarray(checkpoint.starts.latents, jnp.float16),
         "actions": jnp.asarray(checkpoint.starts.actions, jnp.int32),
     }
     _replace_with(folder / _STARTS, lambda path: save_file(starts, path))
     _write_config(checkpoint, folder)
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, jax.Array]:
+    """The arrays as they lie on disk."""
+    learned = parameters(checkpoint.world)
+    kept: dict[str, jax.Array] = {}
+    for name, array in all_arrays(checkpoint.world).items():
+        if checkpoint.form == "int8" and name.startswith(_PICTURES) and name.endswith(".kernel"):
+            kept |= {key: jnp.asarray(part) for key, part in in_eight_bits(name, np.asarray(array)).items()}
+        else:
+            kept[name] = array.astype(jnp.bfloat16) if name in learned else array
+    return kept
 
 
 def write_scores(checkpoint: Checkpoint, folder: Path) -> None:
@@ -199,6 +204,7 @@ def write_scores(checkpoint: Checkpoint, folder: Path) -> None:
 def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
     config = {
         "format": FORMAT,
+        "weights": checkpoint.form,
         "model": asdict(checkpoint.model),
         "game": asdict(checkpoint.game),
         "provenance": {"code_version": __version__, **checkpoint.provenance},
@@ -208,7 +214,7 @@ def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def as_kept(module: M) -> M:
-    """The module as `save` keeps it in a world: what is learned is rounded to bfloat16."""
+    """The module as `save` keeps it in a world of bfloat16: what is learned is rounded to that."""
     learned = parameters(module).items()
     return replaced(module, {name: array.astype(jnp.bfloat16).astype(jnp.float32) for name, array in learned})
 
@@ -300,6 +306,8 @@ def from_json(kind: type[T], values: dict[str, Any]) -> T:
 
 def _converted(hint: Any, value: Any) -> Any:
     if variants := [kind for kind in get_args(hint) if is_dataclass(kind)]:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object that names its kind, got {value!r}")
         return from_json(_variant(variants, value.get("kind")), value)
     if is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value)

@@ -36,7 +36,7 @@ from neural_env.game import GameConfig
 from neural_env.version import __version__
 from neural_env.world.autoencoder import AutoencoderConfig
 
-FORMAT = "neural_env.agent/1"
+FORMAT = "neural_env.agent/2"  # before the second, networks were of one kind
 _CONFIG, _WEIGHTS, _EYES = "config.json", "weights.safetensors", "eyes.safetensors"
 
 
@@ -51,10 +51,11 @@ class Agent:
 
 
 @dataclass(frozen=True)
-class _Network:
-    """Of either kind, which the JSON names."""
+class _Sizes:
+    """What config.json says of the arrays; the network's kind is named there."""
 
     policy: AnyPolicyConfig
+    game: GameConfig
 
 
 def save_agent(agent: Agent, folder: Path) -> None:
@@ -79,8 +80,8 @@ def read_agent(folder: Path | str) -> Agent:
     folder = _folder(folder)
     content = _config(folder / _CONFIG)
     try:
-        config = from_json(_Network, {"policy": content["policy"]}).policy
-        game = from_json(GameConfig, content["game"])
+        sizes = from_json(_Sizes, {"policy": content["policy"], "game": content["game"]})
+        config, game = sizes.policy, sizes.game
         encoder = None if content.get("eyes") is None else from_json(AutoencoderConfig, content["eyes"])
         policy = nnx.eval_shape(lambda: new_policy(config, game, eyes=encoder))
     except (TypeError, KeyError, ValueError) as error:
@@ -98,6 +99,15 @@ def read_agent_game(folder: Path | str) -> GameConfig:
         return from_json(GameConfig, _config(path)["game"])
     except (TypeError, KeyError) as error:
         raise CheckpointError(path, f"it names no game ({error}): restore the file") from error
+
+
+def read_agent_provenance(folder: Path | str) -> dict[str, Any]:
+    """How an agent was trained, without its weights; raises `CheckpointError`."""
+    path = _folder(folder) / _CONFIG
+    try:
+        return dict(_config(path)["provenance"])
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(path, f"it has no provenance ({error}): restore the file") from error
 
 
 def new_policy(
@@ -126,7 +136,7 @@ def _config(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, f"it is not JSON ({error}): restore the file") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        raise CheckpointError(path, f"its format is {found!r}, this version reads {FORMAT!r}")
+        raise CheckpointError(path, f"its format is {found!r}, this version reads {FORMAT!r}: train the agent anew")
     return dict(content)
 
 

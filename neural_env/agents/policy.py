@@ -61,7 +61,10 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class ForeseerConfig:
-    """Sizes of a network that sees a world's latents as danger is seen (`agents.foreseer`)."""
+    """Sizes of a network that sees a world's latents as danger is seen (`agents.foreseer`).
+
+    Raises `ValueError` for sizes that make none.
+    """
 
     kind: Literal["foreseer"] = "foreseer"
     picture_channels: int = 16  # those of the world's latents
@@ -72,7 +75,7 @@ class ForeseerConfig:
     sees: ClassVar[tuple[Sense, ...]] = ("screen",)
 
     def __post_init__(self) -> None:
-        for name, least in (("picture_channels", 1), ("stack", 2)):
+        for name, least in (("picture_channels", 1), ("stack", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 

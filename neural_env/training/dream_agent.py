@@ -33,7 +33,7 @@ from neural_env.agents.eyes import Eyes
 from neural_env.agents.foreseer import that_knows
 from neural_env.agents.host_dreams import HostRollout
 from neural_env.agents.planning import Planner
-from neural_env.agents.player import Agent, AgentPolicy, new_policy, read_agent, save_agent
+from neural_env.agents.player import Agent, AgentPolicy, new_policy, read_agent, read_agent_provenance, save_agent
 from neural_env.agents.policy import ActorCritic, ForeseerConfig, Memory, begin
 from neural_env.agents.ppo import (
     AgentState,
@@ -65,6 +65,7 @@ from neural_env.world.danger import Danger
 from neural_env.world.parameters import all_arrays, fingerprint, replaced
 
 Runtime: TypeAlias = Literal["xla", "openvino"]
+_PARENT = "parent.json"  # in a run's folder: the provenance that the agent it began with had then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,10 +206,12 @@ def _claim(run: DreamAgentRun, world: Checkpoint, danger: Danger | None) -> None
     settings = {name: value for name, value in asdict(run).items() if name not in free}
     settings["data"] = [str(folder) for folder in run.data]
     settings["init_from"] = None if run.init_from is None else str(run.init_from)
-    settings["began_as"] = None if run.init_from is None else read_agent(run.init_from).provenance
     settings["world"] = fingerprint(all_arrays(world.world))  # wherever it lies
     settings["danger_from"] = None if danger is None else fingerprint(all_arrays(danger))
     claim(run.out, json.loads(json.dumps(settings)))
+    if run.init_from is not None and not (run.out / _PARENT).exists():
+        parent = read_agent_provenance(run.init_from)
+        write_whole(run.out / _PARENT, (json.dumps(parent, indent=2) + "\n").encode())
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -356,6 +359,7 @@ def _places(run: DreamAgentRun, world: Checkpoint) -> Beginnings:
 
 
 def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int, minutes: float) -> dict[str, Any]:
+    parent = run.out / _PARENT
     return {
         **json.loads((run.out / "run.json").read_text()),
         "scenario": world.game.scenario,
@@ -363,6 +367,7 @@ def _provenance(run: DreamAgentRun, world: Checkpoint, updates: int, steps: int,
         "steps": steps,
         "minutes": minutes,
         "skill": None,  # a return in the dream says nothing of the game
+        "began_as": json.loads(parent.read_text()) if parent.exists() else None,
         "code_version": __version__,
     }
 

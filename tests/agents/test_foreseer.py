@@ -61,9 +61,9 @@ def test_an_agent_of_convolutions_stays_as_it_is(danger, game):
     assert that_knows(policy, danger) is policy
 
 
-def test_foresight_of_a_single_moment_is_refused():
-    with pytest.raises(ValueError, match="stack must be at least 2, got 1"):
-        ForeseerConfig(stack=1)
+def test_foresight_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="stack must be at least 1, got 0"):
+        ForeseerConfig(stack=0)
 
 
 @pytest.mark.slow

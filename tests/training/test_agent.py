@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neural_env.agents.player import load_agent, read_agent
+from neural_env.agents.player import FORMAT, load_agent, read_agent
 from neural_env.agents.ppo import PRESETS, preset_named
 from neural_env.checkpoint import CheckpointError
 from neural_env.cli import main
@@ -191,13 +191,19 @@ def test_a_folder_without_an_agent_is_refused_with_the_command_that_makes_one(tm
         load_agent(tmp_path)
 
 
+def of_policy(policy):
+    return json.dumps({"format": FORMAT, "game": {}, "policy": policy})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "it is not JSON"),
         ('{"format": "neural_env.world/1"}', "its format is 'neural_env.world/1'"),
-        ('{"format": "neural_env.agent/1", "policy": {"kind": "convolutional", "wings": 2}}', "unknown fields"),
-        ('{"format": "neural_env.agent/1", "policy": {"kind": "bird"}}', "unknown kind 'bird'"),
+        ('{"format": "neural_env.agent/1"}', "its format is 'neural_env.agent/1'.*: train the agent anew"),
+        (of_policy({"kind": "convolutional", "wings": 2}), "unknown fields"),
+        (of_policy({"kind": "bird"}), "unknown kind 'bird'"),
+        (of_policy([]), r"expected an object that names its kind, got \[\]"),
     ],
 )
 def test_a_damaged_agent_is_refused(tmp_path, content, message):

@@ -134,9 +134,10 @@ def test_dreams_can_begin_anywhere_in_real_episodes_and_agents_as_others_ended(t
     assert began_as == json.loads(json.dumps(read_agent(trained.out).provenance)) and began_as["began_as"] is None
     began, ended = (read_agent(path).policy.picture.kernel[...] for path in (run.out / "versions" / "0", trained.out))
     np.testing.assert_array_equal(np.asarray(began), np.asarray(ended))
-    save_agent(replace(read_agent(parent), provenance={"scenario": "take_cover"}), parent)
-    with pytest.raises(ValueError, match="holds a run with began_as"):
-        train_dream_agent(run)
+    save_agent(replace(read_agent(parent), provenance={"scenario": "take_cover"}), parent)  # it has learned on
+    train_dream_agent(run)
+    agent = read_agent(run.out)
+    assert agent.provenance["updates"] == 2 and agent.provenance["began_as"] == began_as
 
 
 def test_a_mixture_of_moments_without_a_dataset_is_refused(mortal_world_folder, tmp_path):

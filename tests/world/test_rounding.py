@@ -35,6 +35,24 @@ def test_what_is_kept_in_floats_is_only_widened():
     assert (found["b"] == 0.5).all()
 
 
+def test_scales_of_nothing_stay_what_they_are():
+    """The module that they are put into refuses them."""
+    strays = {"a:scale": np.ones(3), "b:scale": np.ones(2), "b": np.ones(2)}
+    assert widened(strays).keys() == strays.keys()
+
+
+def test_numbers_too_small_for_a_scale_are_nothing():
+    kept = in_eight_bits("kernel", np.full((2, 2), 1e-43, np.float32))
+    assert (widened(kept)["kernel"] == 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(kernel, bad):
+    kernel[0, 0, 0, 0] = bad
+    with pytest.raises(ValueError, match="kernel holds numbers that aren't finite: its training diverged"):
+        in_eight_bits("kernel", kernel)
+
+
 def test_integers_without_their_scales_are_refused(kernel):
     kept = in_eight_bits("kernel", kernel)
     with pytest.raises(ValueError, match=r"kernel is kept in 8 bits and needs scales \(4,\), but has none"):
