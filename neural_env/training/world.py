@@ -34,10 +34,11 @@ import tyro
 from rich.console import Console
 
 from neural_env.agents.player import read_agent_game
+from neural_env.checkpoint import read_game, read_model
 from neural_env.data.collect import CollectConfig, collect
 from neural_env.data.mixture import Mixture
 from neural_env.data.shards import write_whole
-from neural_env.data.vizdoom import checked_resolution
+from neural_env.data.vizdoom import checked_resolution, scenario_named
 from neural_env.evaluation.run import EvaluateConfig, evaluate
 from neural_env.runtime import usable_cores
 from neural_env.training import carry
@@ -104,7 +105,8 @@ class WorldRun:
     agent: Path | None = None  # a trained one; by default runs/agents/SCENARIO if it plays at that resolution, else new
     episodes: int = 600  # of random play, and as many of the agent's
     max_episode_steps: int = 525  # an episode is cut off after so many steps
-    max_frames_per_dataset: int = 200_000  # bounds what is trained on
+    max_frames_per_dataset: int | None = None  # bounds what is read; by default what there is time to encode
+    init_from: str | None = None  # a world whose auto-encoder and denoiser learn on, of as many actions
     mixture: Mixture = field(default_factory=lambda: Mixture(uniform=0.55, events=0.45, lead=6))  # of denoising
     without: tuple[Literal["rollout", "distill", "decoder"], ...] = ()  # stages that the recipe is to leave out
     noise: ContextNoise = field(default_factory=ContextNoise)  # by which the denoiser's past is corrupted
@@ -117,6 +119,7 @@ class WorldRun:
 
     def __post_init__(self) -> None:
         self.model.autoencoder.grid(self.screen)
+        self._check_origin()
         for name in ("minutes", "slice_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -126,6 +129,26 @@ class WorldRun:
         if self.agent is not None and (plays := read_agent_game(self.agent).resolution) != self.screen:
             cure = "give another --agent, or none to have one trained"
             raise ValueError(f"the agent {self.agent} plays at {plays}, the world is made at {self.screen}: {cure}")
+
+    def _check_origin(self) -> None:
+        if self.init_from is None:
+            return
+        parent, cure = read_model(self.init_from), "choose another, or begin from nothing"
+        there, here = (len(actions) for actions in (read_game(self.init_from).action_names, self._actions()))
+        if there != here:
+            raise ValueError(f"{self.init_from} has {there} actions, {self.scenario} has {here}: {cure}")
+        if (parent.autoencoder, parent.unet) != (self.model.autoencoder, self.model.unet):
+            raise ValueError(f"{self.init_from} is of other sizes than the preset {label_of(self.preset)}: {cure}")
+
+    def _actions(self) -> tuple[str, ...]:
+        return scenario_named(self.scenario).action_names
+
+    @property
+    def max_frames(self) -> int:
+        """Of a dataset. A CPU encodes some 600 in a second: those of two datasets take a thirtieth of the budget."""
+        if self.max_frames_per_dataset is not None:
+            return self.max_frames_per_dataset
+        return max(2_000, int(500 * self.minutes)) if jax.default_backend() == "cpu" else 200_000
 
     @property
     def folder(self) -> Path:
@@ -207,7 +230,8 @@ class _Maker:
     def _begun(self) -> dict[str, Any]:
         free = ("out", "workers", "slice_minutes", "carry", "agent")
         model = {"preset": label_of(self.run.preset), "model": asdict(self.run.model)}  # a file's content, not its path
-        asked = {**asdict(self.run), **model, "resolution": self.run.screen}
+        given = {"resolution": self.run.screen, "max_frames_per_dataset": self.run.max_frames}
+        asked = {**asdict(self.run), **model, **given}
         settings = {k: v for k, v in asked.items() if k not in free}
         settings = json.loads(json.dumps(settings))  # as they are found: lists for tuples
         fresh = {"run": settings, "batch": self._batch(), "done": [], "allowed": {}, "spent": {}, "steps": {}}
@@ -343,7 +367,9 @@ class _Maker:
             validate_minutes=10.0,
             log_every=10,
         )
-        stage = replace(plain, loop=loop, max_frames_per_dataset=run.max_frames_per_dataset)
+        stage = replace(plain, loop=loop, max_frames_per_dataset=run.max_frames)
+        if isinstance(stage, AutoencoderRun | DenoiserRun):
+            stage = replace(stage, init_from=run.init_from)
         if isinstance(stage, DenoiserRun):
             stage = replace(stage, loop=replace(loop, clip=_DENOISER_CLIP), mixture=run.mixture, noise=run.noise)
         return stage
@@ -357,7 +383,7 @@ class _Maker:
                 run=run.folder / "run",
                 out=run.folder / "world",
                 preset=run.preset,
-                max_frames_per_dataset=run.max_frames_per_dataset,
+                max_frames_per_dataset=run.max_frames,
             )
         )
         return True

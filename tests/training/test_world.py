@@ -121,6 +121,23 @@ def test_the_denoiser_sees_what_leads_to_events_more_often_than_the_game_has_the
     assert stage.loop.clip > OutcomeRun(data=(), out=tmp_path).loop.clip
 
 
+def test_a_world_can_begin_as_another_of_its_actions_and_sizes(made, tmp_path, tiny_world_folder):
+    maker = worlds._Maker(run(tmp_path, scenario="take_cover", init_from=str(tiny_world_folder)))
+    begins = {name: maker._stage(worlds._TRAIN[name][0], 10, 1.0) for name in ("autoencoder", "denoiser", "outcome")}
+    assert [stage.init_from for stage in begins.values()] == [str(tiny_world_folder)] * 2 + [None]
+    with pytest.raises(ValueError, match=r"has 3 actions, basic has 4: choose another, or begin from nothing"):
+        run(tmp_path, init_from=str(tiny_world_folder))
+    with pytest.raises(ValueError, match=r"is of other sizes than the preset small"):
+        run(tmp_path, scenario="take_cover", preset="small", init_from=str(tiny_world_folder))
+
+
+def test_a_cpu_reads_as_much_as_it_has_time_to_encode(made, tmp_path):
+    assert [run(tmp_path, minutes=float(m)).max_frames for m in (1, 60)] == [2_000, 30_000]
+    maker = worlds._Maker(run(tmp_path, minutes=60.0))
+    assert maker._stage(OutcomeRun, 10, 1.0).max_frames_per_dataset == 30_000
+    assert run(tmp_path, minutes=60.0, max_frames_per_dataset=7).max_frames == 7
+
+
 def test_a_preset_file_is_known_by_what_it_says(made, tmp_path):
     for name, context in (("one", 2), ("two", 2), ("three", 3)):
         (tmp_path / name).mkdir()
