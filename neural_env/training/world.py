@@ -145,10 +145,10 @@ class WorldRun:
 
     @property
     def max_frames(self) -> int:
-        """Of a dataset. A CPU encodes some 600 in a second: those of two datasets take a thirtieth of the budget."""
+        """Of a dataset. Two CPU cores encode 350 in a second: those of two datasets take a twentieth of the budget."""
         if self.max_frames_per_dataset is not None:
             return self.max_frames_per_dataset
-        return max(2_000, int(500 * self.minutes)) if jax.default_backend() == "cpu" else 200_000
+        return max(2_000, int(300 * self.minutes)) if jax.default_backend() == "cpu" else 200_000
 
     @property
     def folder(self) -> Path:

@@ -132,9 +132,9 @@ def test_a_world_can_begin_as_another_of_its_actions_and_sizes(made, tmp_path, t
 
 
 def test_a_cpu_reads_as_much_as_it_has_time_to_encode(made, tmp_path):
-    assert [run(tmp_path, minutes=float(m)).max_frames for m in (1, 60)] == [2_000, 30_000]
+    assert [run(tmp_path, minutes=float(m)).max_frames for m in (1, 60)] == [2_000, 18_000]
     maker = worlds._Maker(run(tmp_path, minutes=60.0))
-    assert maker._stage(OutcomeRun, 10, 1.0).max_frames_per_dataset == 30_000
+    assert maker._stage(OutcomeRun, 10, 1.0).max_frames_per_dataset == 18_000
     assert run(tmp_path, minutes=60.0, max_frames_per_dataset=7).max_frames == 7
 
 
