@@ -35,8 +35,7 @@ $verb train denoiser $both --init-from $run/world --steps 6000 --seed 2 --optimi
     --warmup 100 --clip 10 --uniform 0.55 --events 0.45 --lead 6 --kinds kill damage death
 $verb train outcome $both --init-from $run/world --steps 0               # as it is
 $verb train sampler $both --windows 128 --sigma-lasts 0.5 1.0 2.0 3.0    # 2 minutes
-$verb bundle --data $agent $random $more --run $last --starts 16 --out $last/world
-$verb quantise --checkpoint $last/world --out "$world"
+$verb bundle --data $agent $random $more --run $last --starts 16 --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 40 --rollouts 64 \
     --policies sticky_random runs/agents/defend_the_center --out $last/report --write
 $verb evaluate card --report $last/report

@@ -62,8 +62,7 @@ $verb train denoiser $all --out $again --init-from $last/world --steps 6000 --se
 $verb train sampler $all --out $again --windows 128 --sigma-lasts 0.5 1.0 2.0 3.0 # 1 minute
 # Of these steps the bundled world had made 3500 before it was shown $agent_more, and 6500 with another loss of `foreseen`.
 $verb train outcome $all $runs $agent_more --out $again --init-from $last/world --seed 13 --steps 8500 # 30 minutes, 15 to encode
-$verb bundle $all $runs $agent_more --run $again --out $again/world
-$verb quantise --checkpoint $again/world --out "$world"
+$verb bundle $all $runs $agent_more --run $again --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 50 --rollouts 128 --policies sticky_random runs/agents/take_cover \
     --out $again/report --write
 
