@@ -1,4 +1,3 @@
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -9,9 +8,8 @@ from flax import nnx
 
 from neural_env.agents.eyes import codes, latents
 from neural_env.agents.foreseer import Foreseer, that_knows
-from neural_env.agents.player import new_policy, read_agent
+from neural_env.agents.player import new_policy
 from neural_env.agents.policy import ForeseerConfig, PolicyConfig
-from neural_env.training.dream_agent import real_returns
 from neural_env.world.danger import Danger
 
 GRID, CHANNELS, CONTEXT, ACTIONS = (15, 20), 4, 4, 3
@@ -64,11 +62,3 @@ def test_an_agent_of_convolutions_stays_as_it_is(danger, game):
 def test_foresight_of_nothing_is_refused():
     with pytest.raises(ValueError, match="stack must be at least 1, got 0"):
         ForeseerConfig(stack=0)
-
-
-@pytest.mark.slow
-def test_the_agent_that_comes_with_the_repository_dodges_in_the_real_game():
-    """Twelve games of validation seeds; random play lives for some 290 tics, few games of it for 500."""
-    agent = read_agent(Path(__file__).parents[2] / "runs" / "agents" / "take_cover_dreamed")
-    assert isinstance(agent.policy, Foreseer)
-    assert np.mean(real_returns(agent, 12, 525)) > 500
