@@ -38,4 +38,10 @@ $verb train sampler $both --windows 128 --sigma-lasts 0.5 1.0 2.0 3.0    # 2 min
 $verb bundle --data $agent $random $more --run $last --starts 16 --out "$world"
 $verb evaluate world --checkpoint "$world" --episodes 40 --rollouts 64 \
     --policies sticky_random runs/agents/defend_the_center --out $last/report --write
-$verb evaluate card --report $last/report
+
+# And an agent that learns in it only: runs/agents/defend_the_center_dreamed.
+dreamed=out/defend_the_center_dreamed
+$verb train dream-agent --checkpoint "$world" --data $agent --starts 4096 --horizon 10 --runtime openvino \
+    --total-steps 60000 --out $dreamed # 5 minutes
+$verb evaluate agent --agent $dreamed --episodes 100 --json $last/dreamed.json
+$verb evaluate card --report $last/report --played $last/dreamed.json
