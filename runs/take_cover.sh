@@ -80,4 +80,7 @@ $verb collect --scenario take_cover --policy $planned --episodes 400 --first-see
 $verb train dream-agent $learn $moments --data $own --starts 12288 --init-from $planned --validation-games 60 \
     --out out/planned_again # 15 minutes
 $verb evaluate agent --agent out/planned_again --episodes 100 --json $again/dreamed.json
-$verb evaluate card --report $again/report --played $again/dreamed.json
+$verb evaluate planning --checkpoint "$world" --danger-from $again --json $again/planning.json # 19 minutes
+$verb evaluate agent --agent runs/agents/take_cover --episodes 100 --json $again/learned_in_the_real_game.json
+$verb evaluate card --report $again/report --recipe runs/take_cover.sh \
+    --played $again/dreamed.json $again/planning.json $again/learned_in_the_real_game.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from neural_env.data.corpus import material_of
 from neural_env.data.shards import write_whole
+from neural_env.evaluation.bars import needed
 from neural_env.evaluation.film import as_webp
 from neural_env.evaluation.run import FORMAT
 
@@ -34,6 +36,7 @@ class CardConfig:
 
     report: Path = Path("report")  # folder made by `neural-env evaluate world`
     played: tuple[Path, ...] = ()  # who learned or plans in it: files of `neural-env evaluate agent | planning --json`
+    recipe: Path | None = None  # the script that made it; its first comment says what that takes
     out: Path = Path("docs/worlds")  # folder of the cards; this one is called like its scenario
 
 
@@ -46,6 +49,7 @@ def card(config: CardConfig) -> Path:
     """
     report = read_report(config.report)
     played = [_read_played(path, report["scenario"]) for path in config.played]
+    made = None if config.recipe is None else _how_made(config.recipe, config.out)
     shown = [*(f"{picture}.png" for picture in _PICTURES), _FILM]
     if missing := [name for name in shown if not (config.report / name).is_file()]:
         cure = "make the report where Matplotlib and PyAV are installed"
@@ -57,7 +61,7 @@ def card(config: CardConfig) -> Path:
         shutil.copyfile(config.report / f"{picture}.png", pictures / f"{picture}.png")
     as_webp(config.report / _FILM, pictures / "film.webp")
     path = config.out / f"{name}.md"
-    write_whole(path, card_of(report, name, played).encode())
+    write_whole(path, card_of(report, name, played, made).encode())
     Console().print(f"written: {path}", soft_wrap=True)
     return path
 
@@ -87,7 +91,10 @@ def _read_played(path: Path, scenario: str) -> Played:
     try:
         scores: dict[str, Any] = json.loads(path.read_text())
         games = f"{scores['episodes']} games of {scores['split']} seeds {scores['seeds'][0]} to {scores['seeds'][1]}"
-        rows = {path.stem if name in ("agent", "planning") else name: row for name, row in scores["players"].items()}
+        rows = {
+            path.stem.replace("_", " ") if name in ("agent", "planning") else name: row
+            for name, row in scores["players"].items()
+        }
         played = Played(f"{games}, {scores['max_episode_tics']} tics at most", rows, scores["command"])
         found = scores["scenario"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -98,14 +105,27 @@ def _read_played(path: Path, scenario: str) -> Played:
     return played
 
 
-def card_of(report: Mapping[str, Any], pictures: str, played: Sequence[Played] = ()) -> str:
-    """The card, in Markdown, of report and scores alone; its pictures lie in the folder `pictures` beside it."""
+def _how_made(recipe: Path, cards: Path) -> str:
+    """A link to the recipe, with the first sentence of its comments: what it makes, how long, on what machine."""
+    try:
+        lines = recipe.read_text().splitlines()
+    except OSError as error:
+        raise ValueError(f"{recipe} can't be read ({error}): give the script that made the world") from error
+    said = next((line.removeprefix("# ") for line in lines if line.startswith("# ")), None)
+    if said is None:
+        raise ValueError(f"{recipe} has no comment: begin it with one that says what it makes, how long and where")
+    link = os.path.relpath(recipe, cards).replace(os.sep, "/")
+    return f"Every command, with its minutes: [{recipe.name}]({link}). {said}"
+
+
+def card_of(report: Mapping[str, Any], pictures: str, played: Sequence[Played] = (), made: str | None = None) -> str:
+    """The card, in Markdown; its pictures lie in the folder `pictures` beside it. `made`: how the world was made."""
     parts = [
         _head(report, pictures),
         _bars(report),
         *([_transfer(played)] if played else []),
         _data(report),
-        _training(report),
+        _training(report, made),
         _scores(report),
         _shown(pictures),
     ]
@@ -141,7 +161,9 @@ def _bars(report: Mapping[str, Any]) -> str:
     lines = [
         f"| {bar['name']} | {bar['asked']} | {bar['found']} | {_strong(bar['verdict'])} |" for bar in report["bars"]
     ]
-    return "## Bars\n\n| bar | asked | found | |\n|---|---|---|---|\n" + "\n".join(lines)
+    table = "## Bars\n\n| bar | asked | found | |\n|---|---|---|---|\n" + "\n".join(lines)
+    missed = [f"* {bar['name']}: {needed(bar['name'])}." for bar in report["bars"] if bar["verdict"] == "missed"]
+    return "\n\n".join([table, *(["What those that are missed would take:", "\n".join(missed)] if missed else [])])
 
 
 def _strong(verdict: str) -> str:
@@ -186,7 +208,7 @@ def _data(report: Mapping[str, Any]) -> str:
     return "## Data\n\n| | |\n|---|---|\n" + "\n".join(lines)
 
 
-def _training(report: Mapping[str, Any]) -> str:
+def _training(report: Mapping[str, Any], made: str | None) -> str:
     provenance = report["provenance"]
     stages = provenance.get("stages", {})
     lines = [
@@ -200,8 +222,9 @@ def _training(report: Mapping[str, Any]) -> str:
         dials = f"sigma_last {chosen['sigma_last']:g} and eta {chosen['eta']:g}"
         levels = f" Made for {chosen['num_steps']} denoising steps, with {dials}, which validation windows chose."
     preset = f"Preset `{provenance.get('preset', 'unknown')}`."
+    how = f"\n\n{made}" if made else ""
     head = "| stage | begun from | steps | samples | seed | neural-env |\n|---|---|---|---|---|---|"
-    return f"## Training\n\n{preset}{levels}\n\n{head}\n" + "\n".join(lines)
+    return f"## Training\n\n{preset}{levels}{how}\n\n{head}\n" + "\n".join(lines)
 
 
 def _scores(report: Mapping[str, Any]) -> str:

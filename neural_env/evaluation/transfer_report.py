@@ -32,14 +32,21 @@ def markdown(report: Scores) -> str:
     agents, split = settings["seeds"], settings["split"]
     lines = [
         f"**{report['scenario']}**: {agents} agent(s) trained in the dream of `{report['checkpoint']}` only, "
-        f"{settings['total_steps']} dreamed steps each, then {settings['episodes']} real games of {split} seeds each.",
+        f"{_lesson(settings)}, then {settings['episodes']} real games of {split} seeds each.",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         "|---" * len(_COLUMNS) + "|",
     ]
-    names = {"dream": "**PPO, in the dream only**"}
+    names = {"dream": f"**{'imitating planning' if settings['plan'] else 'PPO'}, in the dream only**"}
     lines += [_row(names.get(name, name), row) for name, row in rows.items()]
     return "\n".join([*lines, "", *_notes(report), f"    {report['command']}", ""])
+
+
+def _lesson(settings: Scores) -> str:
+    """What an agent learns from."""
+    if settings["plan"]:
+        return f"each by imitating plans of {settings['plan']} steps from {settings['starts']} moments"
+    return f"{settings['total_steps']} dreamed steps each"
 
 
 def _row(name: str, row: Scores) -> str:
@@ -72,9 +79,11 @@ def _notes(report: Scores) -> list[str]:
         notes.append(f"The players of these data: {'; '.join(report['world_players'])}.")
     if row["flattery"] is not None:
         notes.append(f"In its dream the agent scores {row['flattery']:.2f} times what it scores in the game.")
-    if any(seed["steps"] < report["settings"]["total_steps"] for seed in row["seeds"]):
+    settings = report["settings"]
+    whole = settings["total_steps"]
+    # One that imitates is there once all is planned and learned.
+    if not settings["plan"] and any(seed["steps"] < whole for seed in row["seeds"]):
         steps = ", ".join(str(seed["steps"]) for seed in row["seeds"])
-        whole = report["settings"]["total_steps"]
         notes.append(f"Training isn't finished: {steps} of {whole} steps; run again to go on.")
     return [" ".join(notes), ""]
 

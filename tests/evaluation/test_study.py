@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from neural_env.evaluation import stability
-from neural_env.evaluation.bars import bars_of
+from neural_env.evaluation.bars import bars_of, needed
 from neural_env.evaluation.bootstrap import exact
-from neural_env.evaluation.card import CardConfig, _data, _read_played, _transfer, card
+from neural_env.evaluation.card import CardConfig, _data, _how_made, _read_played, _transfer, card
 from neural_env.evaluation.compare import differences, require_same_game
 from neural_env.evaluation.controllability import inverse_rows, swap_rows
 from neural_env.evaluation.rows import Row
@@ -147,11 +147,18 @@ def test_the_report_is_one_file_with_every_row_and_a_card_is_made_of_it(studied,
     kept = json.loads((config.out / "report.json").read_text())
     assert kept == json.loads(json.dumps(report)) and len(kept["rows"]) == len(found.rows)
     assert kept["seeds"] == [1, 131] and kept["players"] == {"luck": 6}
-    (tmp_path / "novice.json").write_text(json.dumps(scores_of(300.0)))
-    path = card(CardConfig(report=config.out, out=tmp_path / "worlds", played=(tmp_path / "novice.json",)))
+    (tmp_path / "a_novice.json").write_text(json.dumps(scores_of(300.0)))
+    recipe = tmp_path / "fading.sh"
+    recipe.write_text("#!/bin/sh\n# All of `fading`: no minute on no core.\nset -e\n")
+    played = (tmp_path / "a_novice.json",)
+    path = card(CardConfig(report=config.out, out=tmp_path / "worlds", played=played, recipe=recipe))
     written = path.read_text()
-    assert "## Transfer" in written and "| novice | 300.0 +- 5.0 |" in written
+    assert "[fading.sh](../fading.sh). All of `fading`: no minute on no core.\n" in written
+    assert "## Transfer" in written and "| a novice | 300.0 +- 5.0 |" in written
     assert path.name == "take_cover.md" and "| no collapse | every dream holds | 0 % | **missed** |" in written
+    assert (
+        written.count("\n* ") == written.count("**missed**") and f"* no collapse: {needed('no collapse')}." in written
+    )
     assert kept["command"] in written and all(row.name in written for row in found.rows)
     pictures = [line.split("](")[1][:-1] for line in written.splitlines() if line.startswith("![")]
     assert len(pictures) == 8 and all((path.parent / picture).is_file() for picture in pictures)
@@ -217,7 +224,7 @@ def test_a_card_tells_what_players_got_in_the_game_the_best_first(played):
     rows = [line for line in lines if line.startswith("| ") and "return" not in line]
     assert rows == [
         "| master | 900.0 +- 5.0 | 899.0 to 901.0 |",
-        "| novice | 300.0 +- 5.0 | 299.0 to 301.0 |",
+        "| a novice | 300.0 +- 5.0 | 299.0 to 301.0 |",
         "| uniform random | 289.0 +- 5.0 | 288.0 to 290.0 |",
     ]
     assert lines[2] == "In the real game, 100 games of test seeds 0 to 990, 2100 tics at most:"
@@ -247,6 +254,20 @@ class Sources(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_a_recipe_that_says_nothing_is_refused_by_a_card(tmp_path):
+    silent = tmp_path / "silent.sh"
+    with pytest.raises(ValueError, match=r"can't be read .* give the script that made the world"):
+        _how_made(silent, tmp_path)
+    silent.write_text("#!/bin/sh\nset -e\n")
+    with pytest.raises(ValueError, match="has no comment: begin it with one that says what it makes, how long"):
+        _how_made(silent, tmp_path)
+
+
+def test_every_bar_says_what_a_world_needs_that_misses_it():
+    said = {bar.name: needed(bar.name) for bar in bars_of([])} | {"health, error": needed("health, error")}
+    assert all(len(text) > 20 for text in said.values()) and "trained for longer" in said["next frame, PSNR"]
 
 
 def test_a_card_without_a_report_says_how_to_make_one(tmp_path):

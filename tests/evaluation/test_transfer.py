@@ -27,6 +27,7 @@ from neural_env.evaluation.transfer import (
     real_frames,
     transfer,
 )
+from neural_env.evaluation.transfer_report import markdown
 from neural_env.evaluation.transfer_study import StudyConfig, study
 from neural_env.evaluation.truth import Course, TruthConfig, _real_return, _score
 from neural_env.training.refresh import RefreshConfig, refresh
@@ -72,6 +73,16 @@ def test_the_report_can_be_read_and_seen(transferred):
     assert "--train-real equal" in text and "--horizon 6" in text and "neural-env transfer" in text
     assert (transferred / "curves.png").read_bytes()[1:4] == b"PNG"
     assert (transferred / "film.mp4").stat().st_size > 1000
+
+
+def test_the_report_of_agents_that_imitate_planning_says_so(transferred):
+    report = report_of(transferred)
+    report["settings"] |= {"plan": 3, "starts": 512, "total_steps": 10**6}  # the last isn't read
+    text = markdown(report)
+    assert "**imitating planning, in the dream only**" in text and "PPO, in the dream" not in text
+    assert "plans of 3 steps from 512 moments" in text and "isn't finished" not in text
+    report["settings"]["plan"] = 0
+    assert "Training isn't finished: 32, 32 of 1000000 steps" in markdown(report)
 
 
 def test_what_was_measured_is_not_measured_again(transferred, mortal_world_folder, monkeypatch):
