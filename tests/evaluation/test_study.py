@@ -224,7 +224,7 @@ def test_a_card_tells_what_players_got_in_the_game_the_best_first(played):
     rows = [line for line in lines if line.startswith("| ") and "return" not in line]
     assert rows == [
         "| master | 900.0 +- 5.0 | 899.0 to 901.0 |",
-        "| a novice | 300.0 +- 5.0 | 299.0 to 301.0 |",
+        "| novice | 300.0 +- 5.0 | 299.0 to 301.0 |",
         "| uniform random | 289.0 +- 5.0 | 288.0 to 290.0 |",
     ]
     assert lines[2] == "In the real game, 100 games of test seeds 0 to 990, 2100 tics at most:"
