@@ -42,7 +42,7 @@ $verb evaluate world --checkpoint "$world" --episodes 40 --rollouts 64 \
 # And an agent that learns in it only: runs/agents/defend_the_center_dreamed.
 dreamed=out/defend_the_center_dreamed
 $verb train dream-agent --checkpoint "$world" --data $agent --starts 4096 --horizon 10 --runtime openvino \
-    --total-steps 60000 --out $dreamed # 5 minutes
+    --total-steps 60000 --snapshots 4 --validation-games 10 --out $dreamed # 5 minutes
 $verb evaluate agent --agent $dreamed --episodes 100 --json $last/dreamed.json
 $verb evaluate agent --agent runs/agents/defend_the_center --episodes 100 --json $last/learned_in_the_real_game.json
 $verb evaluate card --report $last/report --recipe runs/defend_the_center.sh \

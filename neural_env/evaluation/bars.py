@@ -48,8 +48,8 @@ class _Rule:
     row: str
     asked: str
     holds: Callable[[Row, Estimate], bool | None]
+    takes: str  # what a world needs that misses it
     beside: str = ""  # the baseline that it is held against
-    takes: str = ""  # what a world needs that misses it
 
 
 _LONGER = "a denoiser trained for longer: GameNGen's has seen 90 million windows, 700,000 updates of 128"
@@ -72,8 +72,8 @@ _RULES = (
         "PSNR at step 32",
         f">= {FARTHER:g} dB above {drift.HELD}",
         lambda row, x: x.value >= row.baselines[drift.HELD].value + FARTHER,
-        drift.HELD,
         takes=_OWN_FRAMES,
+        beside=drift.HELD,
     ),
     _Rule(
         "termination, average precision",

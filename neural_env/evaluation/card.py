@@ -87,7 +87,7 @@ class Played:
 
 
 def _read_played(path: Path, scenario: str) -> Played:
-    """The scores of `neural-env evaluate agent` or `planning`; who isn't random is called like the file."""
+    """The scores of `evaluate agent` or `planning`; who isn't random is called like the file, with spaces for `_`."""
     try:
         scores: dict[str, Any] = json.loads(path.read_text())
         games = f"{scores['episodes']} games of {scores['split']} seeds {scores['seeds'][0]} to {scores['seeds'][1]}"

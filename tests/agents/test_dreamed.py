@@ -8,6 +8,7 @@ import pytest
 
 import neural_env
 from neural_env.agents.eyes import codes
+from neural_env.agents.foreseer import Foreseer
 from neural_env.agents.player import read_agent
 from neural_env.checkpoint import bundled_names
 from neural_env.training.dream_agent import real_returns
@@ -26,6 +27,10 @@ def test_it_sees_what_its_world_sees(name):
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, *agent.game.resolution, 3), np.uint8))
     assert agent.game == bundled.game
     np.testing.assert_array_equal(agent.eyes(frames), codes(bundled.world.encode(frames)))
+
+
+def test_the_one_that_imitates_planning_sees_as_danger_is_seen():
+    assert isinstance(read_agent(AGENTS / "take_cover_dreamed").policy, Foreseer)
 
 
 @pytest.mark.slow
